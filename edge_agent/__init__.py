@@ -1,0 +1,1 @@
+"""edge-agent: one daemon per production line."""

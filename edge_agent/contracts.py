@@ -1,0 +1,107 @@
+"""What a stage may ask of what it drives. Drivers and models implement these; stages know only these.
+
+A driver is one file that returns samples and raises only :class:`~edge_agent.errors.DeviceError`:
+no thread, no sleeping loop, no retry, no logging, no MQTT. A constructor does no I/O; ``open`` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from edge_agent.clock import Clock
+from edge_agent.settings import Section
+from edge_agent.vocabulary import Quantity, Sample
+
+
+class Profile(Protocol):
+    """What is known of a kind of device before any I/O: its quantities."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def quantities(self) -> Mapping[str, Quantity]: ...
+
+
+class Device(Protocol):
+    """One meter or sensor on a bus. Called from the thread of its bus only."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def quantities(self) -> Mapping[str, Quantity]: ...
+
+    @property
+    def groups(self) -> Mapping[str, float]:
+        """Name of each register group and its period in seconds; most devices have just one."""
+        ...
+
+    def read(self, due: frozenset[str]) -> Sample:
+        """Read the groups that are due.
+
+        Raises DeviceError when the device gave nothing (its ``reason`` then stands for every
+        quantity that was due) and WireError when the bus itself is gone.
+        """
+        ...
+
+    def probe(self) -> None:
+        """The cheapest question that tells whether the device is there; raises as ``read`` does."""
+        ...
+
+
+class Bus(Protocol):
+    """A wire. Serial by nature: only its one thread calls it, so nothing in it is locked."""
+
+    Settings: type[Section]
+    DeviceSettings: type[Section]
+
+    def __init__(self, name: str, settings: Any, clock: Clock) -> None: ...
+
+    @classmethod
+    def profile(cls, settings: Any, folder: Path) -> Profile:
+        """The profile that a device's settings name; ``folder``: what its path is relative to.
+
+        Raises ProfileError with the nearest known names. No I/O but reading the profile file.
+        """
+        ...
+
+    def device(self, name: str, settings: Any, profile: Any) -> Device:
+        """Bind a device to this bus. No I/O."""
+        ...
+
+    def open(self) -> None:
+        """Open the port or connection; raises WireError. Harmless when already open."""
+        ...
+
+    def close(self) -> None:
+        """Close it; harmless when closed."""
+        ...
+
+
+class Outputs(Protocol):
+    """A stack light, buzzer or relay. ``show`` returns once the pins are set."""
+
+    Settings: type[Section]
+
+    def __init__(self, name: str, settings: Any) -> None: ...
+
+    def open(self) -> None:
+        """Claim the lines; raises OutputError that names the owner of a busy line."""
+        ...
+
+    def show(self, lamps: Mapping[str, str]) -> None:
+        """Set every lamp at once: name → ``off``, ``on``, ``blink-slow``, ``blink-fast``."""
+        ...
+
+    def when_acknowledged(self, act: Callable[[], None]) -> None:
+        """Call ``act`` (from any thread) when the acknowledge button is pressed."""
+        ...
+
+    def safe(self) -> None:
+        """Go to the configured safe state (``on_exit``)."""
+        ...
+
+    def close(self) -> None: ...
