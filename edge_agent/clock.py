@@ -83,7 +83,7 @@ class SystemClock:
         return self.stamp().synced
 
     def wait(self, stop: Event, seconds: float) -> bool:
-        return stop.wait(seconds if seconds > 0 else 0)
+        return stop.wait(max(0.0, seconds))
 
 
 class ManualClock:

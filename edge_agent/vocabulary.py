@@ -107,10 +107,10 @@ QUANTITIES: Final[dict[str, Quantity]] = {row.name: row for row in _ROWS}
 
 # --- units: what a person or a manual may write, and its factor to the base unit -------------
 
-_PREFIXED = {"W": "W", "var": "var", "VA": "VA", "Wh": "Wh", "varh": "varh", "VAh": "VAh", "V": "V", "A": "A", "Pa": "Pa", "Hz": "Hz"}
+_PREFIXED = ("W", "var", "VA", "Wh", "varh", "VAh", "V", "A", "Pa", "Hz")
 _PREFIX = {"m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 UNITS: Final[dict[str, tuple[str, float]]] = {
-    **{prefix + unit: (base, factor) for unit, base in _PREFIXED.items() for prefix, factor in _PREFIX.items()},
+    **{prefix + base: (base, factor) for base in _PREFIXED for prefix, factor in _PREFIX.items()},
     "hPa": ("Pa", 100.0),
     "mbar": ("Pa", 100.0),
     "bar": ("Pa", 1e5),

@@ -69,6 +69,4 @@ def stop_all(workers: list[Worker], clock: Clock, deadline_s: float) -> list[str
     for worker in workers:
         worker.ask_to_stop()
     deadline_ns = clock.mono_ns() + int(deadline_s * 1e9)
-    return [
-        worker.name for worker in workers if not worker.join(max(0.0, (deadline_ns - clock.mono_ns()) / 1e9))
-    ]
+    return [worker.name for worker in workers if not worker.join(max(0.0, (deadline_ns - clock.mono_ns()) / 1e9))]
