@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from edge_agent.vocabulary import UNITS
 
@@ -63,3 +63,17 @@ Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str)]
 """Bytes, written with a unit: ``64MiB``."""
 Watts = Annotated[float, _of("W", "180 kW")]
 """Watts, written with a unit: ``180 kW``."""
+
+
+class BusSection(Section):
+    """What every bus has."""
+
+    kind: str = Field(description="What kind of wire it is.")
+
+
+class DeviceSection(Section):
+    """What every device has; the bus kind adds its own."""
+
+    bus: str = Field(description="The bus that the device is on, by its name under `buses`.")
+    profile: str = Field(description="A meter or sensor profile by name, or the path of a file of your own.")
+    every: Duration = Field(default=1.0, gt=0, description="How often it is read.")
