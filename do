@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# What a newcomer can do on a fresh machine with Python 3.11 to 3.13, git and apt:
+#
+#   ./do demo      a simulated production line, the agent and a listener, live
+#   ./do test      everything that must hold: style, types, tests
+#
+# and what developers do besides:
+#
+#   ./do pytest [ARGUMENTS]   the tests alone
+#   ./do lint                 style and types alone
+#   ./do docs                 render the documentation that comes from the code
+#   ./do lock                 write requirements.lock anew from what pyproject.toml allows
+#   ./do bench [ARGUMENTS]    side by side with the bare loop
+#   ./do aarch64              the product on an emulated 64-bit Pi; root, half an hour
+#   ./do clean                remove environments and caches
+#
+# PYTHON=… names another interpreter, VENV=… another folder for the environment.
+set -euo pipefail
+cd "$(dirname "$0")"
+VENV=${VENV:-.venv}
+TEST_NEEDS=(mosquitto socat libmodbus-dev gcc systemd shellcheck)
+
+usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; }
+
+# An environment of our own with the project and one extra in it; a second call costs nothing.
+environment() {
+    local extra=$1 stamp="$VENV/.installed-$1" python key
+    python=${PYTHON:-$(.ci/find-python)}
+    key=$(cat pyproject.toml requirements.lock 2>/dev/null | sha256sum | cut -d' ' -f1)-$("$python" -V)
+    if [ -x "$VENV/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$key" ]; then return; fi
+    echo "preparing $VENV with $("$python" -V); this takes a minute or two the first time"
+    if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then .ci/apt-needs python3-venv; fi
+    if [ "$("$VENV/bin/python" -V 2>/dev/null)" != "$("$python" -V)" ]; then "$python" -m venv --clear "$VENV"; fi
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable ".[$extra]"
+    echo "$key" >"$stamp"
+}
+
+lint() {
+    environment dev
+    "$VENV/bin/ruff" format --check .
+    "$VENV/bin/ruff" check .
+    "$VENV/bin/mypy"
+}
+
+tests() {
+    .ci/apt-needs "${TEST_NEEDS[@]}"
+    environment dev
+    "$VENV/bin/python" -m pytest "$@"
+}
+
+command=${1:-help}
+shift || true
+case $command in
+    demo) environment demo && exec "$VENV/bin/edge-agent" demo "$@" ;;
+    test) lint && tests "$@" ;;
+    pytest) tests "$@" ;;
+    lint) lint ;;
+    docs) environment dev && exec "$VENV/bin/python" -m docs.render "$@" ;;
+    lock) exec .ci/lock "$@" ;;
+    bench) environment dev && exec "$VENV/bin/python" -m bench "$@" ;;
+    aarch64) exec .ci/aarch64 "$@" ;;
+    clean) rm -rf .venv .venv-* build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis ;;
+    help | -h | --help) usage ;;
+    *) usage >&2 && exit 2 ;;
+esac
