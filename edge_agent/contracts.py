@@ -88,12 +88,19 @@ class Outputs(Protocol):
 
     def __init__(self, name: str, settings: Any) -> None: ...
 
+    @property
+    def name(self) -> str: ...
+
     def open(self) -> None:
         """Claim the lines; raises OutputError that names the owner of a busy line."""
         ...
 
-    def show(self, lamps: Mapping[str, str]) -> None:
-        """Set every lamp at once: name → ``off``, ``on``, ``blink-slow``, ``blink-fast``."""
+    def show(self, lit: Mapping[str, bool]) -> None:
+        """Set every lamp at once; raises OutputError. Whoever calls blinks.
+
+        ``lit``: a lamp (``red``, ``amber``, ``green``, ``buzzer``) or a severity that an alarm
+        has → whether it is on now. Names that this output has no line for are passed over.
+        """
         ...
 
     def when_acknowledged(self, act: Callable[[], None]) -> None:
@@ -101,7 +108,9 @@ class Outputs(Protocol):
         ...
 
     def safe(self) -> None:
-        """Go to the configured safe state (``on_exit``)."""
+        """Go to the configured safe state (``on_exit``); raises OutputError. Harmless when closed."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Leave the lines in their safe state and give them up; never raises."""
+        ...

@@ -18,14 +18,27 @@ Body = Callable[[threading.Event, Callable[[], None]], None]
 
 
 class Worker:
-    """One thread with a name, a heartbeat and a second life."""
+    """One thread with a name, a heartbeat and a second life.
 
-    def __init__(self, name: str, body: Body, health: Health, clock: Clock, *, max_silence_s: float = 30.0) -> None:
+    ``wake``: called when it is asked to stop, for a body that waits for something else than ``stop``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        body: Body,
+        health: Health,
+        clock: Clock,
+        *,
+        max_silence_s: float = 30.0,
+        wake: Callable[[], None] | None = None,
+    ) -> None:
         self.name = name
         self._body = body
         self._health = health
         self._clock = clock
         self._max_silence_s = max_silence_s
+        self._wake = wake
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -34,6 +47,8 @@ class Worker:
 
     def ask_to_stop(self) -> None:
         self._stop.set()
+        if self._wake is not None:
+            self._wake()
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the end; False if it did not come."""
