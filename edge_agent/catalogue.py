@@ -29,11 +29,15 @@ SENSORS: Final[dict[str, str]] = {
 CAMERAS: Final[dict[str, str]] = {
     "v4l2": "drivers.cameras.stream:V4l2",
     "rtsp": "drivers.cameras.stream:Rtsp",
-    "http": "drivers.cameras.stream:Http",
+    "http": "drivers.cameras.http:Http",
     "video-file": "drivers.cameras.stream:VideoFile",
     "folder": "drivers.cameras.folder:Folder",
     "csi": "drivers.cameras.csi:Csi",
     "simulated": "drivers.cameras.simulated:Simulated",
+}
+
+JUDGES: Final[dict[str, str]] = {
+    "dark-spot": "models.dark_spot:DarkSpot",
 }
 
 OUTPUTS: Final[dict[str, str]] = {

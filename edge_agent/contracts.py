@@ -7,12 +7,13 @@ no thread, no sleeping loop, no retry, no logging, no MQTT. A constructor does n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from edge_agent.clock import Clock
+from edge_agent.clock import Clock, Stamp
 from edge_agent.settings import Section
-from edge_agent.vocabulary import Quantity, Sample
+from edge_agent.vocabulary import Judgement, Quantity, Sample
 
 
 class Profile(Protocol):
@@ -78,6 +79,79 @@ class Bus(Protocol):
 
     def close(self) -> None:
         """Close it; harmless when closed."""
+        ...
+
+
+@dataclass(slots=True)
+class Frame:
+    """One picture as it came: ``encoded`` (JPEG or PNG, not yet looked at) or ``image``, never neither.
+
+    ``image``: NumPy array, height × width × 3, uint8, BGR, not changed by anybody afterwards.
+    ``name``: of the file that it came from, or nothing.
+    """
+
+    at: Stamp
+    image: Any = None
+    encoded: bytes | None = None
+    name: str = ""
+
+
+class Camera(Protocol):
+    """Where pictures come from. Called from one thread of its own process only; importing it costs no NumPy."""
+
+    Settings: type[Section]
+
+    def __init__(self, name: str, settings: Any, clock: Clock, since_ns: int) -> None:
+        """``since_ns``: when the agent began to look (CLOCK_BOOTTIME); a twin's script counts from it."""
+        ...
+
+    @property
+    def streams(self) -> bool:
+        """True: pictures come by themselves and only the newest counts. False: one comes when asked for, and counts."""
+        ...
+
+    def open(self) -> None:
+        """Raises CameraError. Harmless when already open."""
+        ...
+
+    def grab(self) -> Frame | None:
+        """Wait for the next picture; None: there is none now, and that is no fault.
+
+        Raises PictureError when this picture is lost but the next may be good, and CameraError
+        when the camera must be opened again.
+        """
+        ...
+
+    def remarks(self) -> tuple[str, ...]:
+        """What is not as configured although pictures come, for a person to read: a lost exposure lock."""
+        ...
+
+    def close(self) -> None:
+        """Harmless when closed."""
+        ...
+
+
+class Judge(Protocol):
+    """Decides about pictures: a named rule or a model. Called from one thread of the eye process only."""
+
+    Settings: type[Section]
+
+    def __init__(self, settings: Any) -> None: ...
+
+    @property
+    def decided_by(self) -> str:
+        """Who decides, with its version: ``rule/dark-spot@1``, ``pitting@3/int8-onnx``."""
+        ...
+
+    @property
+    def model_sha256(self) -> str | None: ...
+
+    def open(self) -> None:
+        """Load what it needs."""
+        ...
+
+    def judge(self, image: Any) -> Judgement:
+        """Decide about the pixels (as in ``Frame.image``). Any exception means that it could not."""
         ...
 
 

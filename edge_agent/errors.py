@@ -81,6 +81,10 @@ class CameraError(EdgeAgentError, OSError):
         self.reason = reason
 
 
+class PictureError(CameraError):
+    """One picture cannot be trusted; the camera itself goes on."""
+
+
 class OutputError(EdgeAgentError, OSError):
     """An output line could not be claimed or driven."""
 

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from edge_agent.vocabulary import UNITS
 
@@ -57,10 +57,37 @@ def _of(base: str, example: str) -> Any:
     return BeforeValidator(_measure(table, example), json_schema_input_type=str)
 
 
-Duration = Annotated[float, BeforeValidator(_duration, json_schema_input_type=str)]
+def _written(unit: str) -> PlainSerializer:
+    """As JSON a value carries its unit too, so that what was written can be read again."""
+    return PlainSerializer(lambda value: f"{value!r}{unit}", return_type=str, when_used="json-unless-none")
+
+
+def _pixels(pattern: str, example: str) -> BeforeValidator:
+    def parse(value: object) -> tuple[int, ...]:
+        match = re.fullmatch(pattern, value) if isinstance(value, str) else None
+        if match is None:
+            raise ValueError(f"{value!r} must look like {example}")
+        return tuple(int(number) for number in match.groups())
+
+    return BeforeValidator(parse, json_schema_input_type=str)
+
+
+Duration = Annotated[float, BeforeValidator(_duration, json_schema_input_type=str), _written("s")]
 """Seconds, written with a unit: ``200ms``, ``10s``, ``15min``."""
-Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str)]
+Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str), _written("B")]
 """Bytes, written with a unit: ``64MiB``."""
+Resolution = Annotated[
+    tuple[int, int],
+    _pixels(r"(\d{1,5})x(\d{1,5})", "1280x720"),
+    PlainSerializer("{0[0]}x{0[1]}".format, return_type=str, when_used="json-unless-none"),
+]
+"""Width and height in pixels: ``1280x720``."""
+Region = Annotated[
+    tuple[int, int, int, int],
+    _pixels(r"(\d{1,5})x(\d{1,5})\+(\d{1,5})\+(\d{1,5})", "640x480+100+50 (width x height + left + top)"),
+    PlainSerializer("{0[0]}x{0[1]}+{0[2]}+{0[3]}".format, return_type=str, when_used="json-unless-none"),
+]
+"""Width, height, left and top in pixels: ``640x480+100+50``."""
 Watts = Annotated[float, _of("W", "180 kW")]
 """Watts, written with a unit: ``180 kW``."""
 
@@ -77,3 +104,72 @@ class DeviceSection(Section):
     bus: str = Field(description="The bus that the device is on, by its name under `buses`.")
     profile: str = Field(description="A meter or sensor profile by name, or the path of a file of your own.")
     every: Duration = Field(default=1.0, gt=0, description="How often it is read.")
+
+
+class PictureSection(Section):
+    """What a picture must be to be judged at all."""
+
+    max_pixels: int = Field(default=40_000_000, ge=1, description="More pixels than this are refused before decoding.")
+    black_below: int = Field(
+        default=16, ge=0, le=255, description="Black: 99 % of the pixels are darker than this (0 to 255)."
+    )
+    over_exposed_above: float = Field(
+        default=0.6, gt=0, le=1, description="Over-exposed: more than this share of the pixels is white."
+    )
+    frozen_after: int = Field(
+        default=10, ge=0, description="Frozen: so many pictures in a row without even the noise of a sensor; 0: never."
+    )
+
+
+class RuleSection(Section):
+    """The rule that decides while there is no model, or while the model cannot."""
+
+    kind: Literal["dark-spot"] = Field(default="dark-spot", description="Which rule.")
+    threshold: float = Field(
+        default=0.15,
+        gt=0,
+        lt=1,
+        description="From which score on it is a defect: contrast of the darkest spot, 0 to 1.",
+    )
+
+
+class EvidenceSection(Section):
+    """The pictures that are kept as evidence."""
+
+    labels: tuple[str, ...] = Field(
+        default=("defect", "anomaly"), description="For which verdicts; `not-inspected` is possible too."
+    )
+    pre: int = Field(default=2, ge=0, le=30, description="How many judged pictures before it are kept too.")
+    post: int = Field(default=2, ge=0, le=30, description="How many judged pictures after it are kept too.")
+    jpeg_quality: int = Field(default=90, ge=1, le=100, description="Of pictures that did not come as JPEG.")
+    quota: Size = Field(default=256 * 2**20, ge=2**20, description="Room on disk; the oldest pictures go first.")
+    keep: Duration = Field(default=30 * 86400.0, gt=0, description="Older pictures go.")
+    keep_free: Size = Field(default=128 * 2**20, ge=0, description="With less room left on the disk none is written.")
+
+
+class CameraSection(Section):
+    """What every camera has; its kind adds its own."""
+
+    kind: str = Field(description="What kind of camera it is.")
+    every: Duration = Field(default=1.0, gt=0, description="How often a picture is judged.")
+    size: Resolution | None = Field(
+        default=None, description="Width x height to ask for; other pictures are not inspected."
+    )
+    roi: Region | None = Field(
+        default=None, description="The part that is judged: width x height + left + top, in pixels."
+    )
+    deadline: Duration = Field(
+        default=5.0, gt=0, description="No sign of life for so long: the camera's process is killed and started again."
+    )
+    open_deadline: Duration = Field(default=30.0, gt=0, description="The same until the first picture has come.")
+    report_every: Duration = Field(
+        default=60.0, gt=0, description="How often a camera without pictures is recorded as not inspected."
+    )
+    fps: float | None = Field(default=None, gt=0, description="Pictures per second that are expected; half is a fault.")
+    recycle_above: Size | None = Field(
+        default=None, description="The camera's process is started anew when it takes more memory than this."
+    )
+    model: str | None = Field(default=None, description="The model that decides, by its name under `models`.")
+    rule: RuleSection = Field(default=RuleSection(), description="What decides while no model can.")
+    picture: PictureSection = Field(default=PictureSection(), description="What a picture must be to be judged.")
+    evidence: EvidenceSection = Field(default=EvidenceSection(), description="Which pictures are kept.")

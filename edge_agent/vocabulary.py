@@ -30,6 +30,21 @@ BUSY: Final = "busy"
 STALE: Final = "stale"
 BACKING_OFF: Final = "backing-off"
 
+# --- why a product was not inspected (beside the reasons above) -------------------------------
+
+BLACK: Final = "black"
+OVER_EXPOSED: Final = "over-exposed"
+FROZEN: Final = "frozen"  # the same picture again and again, without the noise of a sensor
+TRUNCATED: Final = "truncated"  # the picture ends too early
+DAMAGED: Final = "damaged"  # it decodes, but not cleanly
+WRONG_SIZE: Final = "wrong-size"
+TOO_LARGE: Final = "too-large"  # more pixels than may be decoded
+NOT_A_PICTURE: Final = "not-a-picture"  # neither JPEG nor PNG
+UNPLUGGED: Final = "unplugged"
+HUNG: Final = "camera-hung"  # no sign of life within the deadline
+CRASHED: Final = "camera-crashed"  # its process died
+JUDGE_FAILED: Final = "judge-failed"  # nobody could decide
+
 # --- quantities ------------------------------------------------------------------------------
 
 GAUGE: Final = "gauge"
@@ -162,6 +177,15 @@ ANOMALY: Final = "anomaly"
 NORMAL: Final = "normal"
 NOT_INSPECTED: Final = "not-inspected"
 UNKNOWN: Final = "unknown"
+
+
+class Judgement(NamedTuple):
+    """What a judge says of one picture. ``score`` rises with the suspicion."""
+
+    label: str
+    score: float
+    threshold: float
+    details: dict[str, object]
 
 
 @dataclass(slots=True)
