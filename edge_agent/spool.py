@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -194,13 +194,11 @@ class Spool:
             if not is_full(error):
                 raise spool_error(error, self._db.path) from error
         # Full: make room by our own rules, then once more.
-        try:
+        with self._translated():
             self._drop_reserve()
             self._evict(max(RESERVE_BYTES, self._bytes // 10))
             self._db.checkpoint()
             return self._commit(rows, settled, parked)
-        except sqlite3.DatabaseError as error:
-            raise spool_error(error, self._db.path) from error
 
     def _commit(
         self,
@@ -270,7 +268,7 @@ class Spool:
         if self._anchored or not stamp.synced:
             return
         offset_ms = stamp.wall_ms - stamp.mono_ns // 1_000_000
-        with transaction(self._db.writer):
+        with self._translated(), transaction(self._db.writer):
             self._db.writer.execute("UPDATE boots SET offset_ms=? WHERE id=?", (offset_ms, self._boot))
         self._anchored = True
 
@@ -281,8 +279,16 @@ class Spool:
         excess = self._bytes - self._allowed_bytes()
         if excess <= 0:
             return []
-        # A little more than needed, so that not every commit evicts.
-        return self._evict(excess + self._limit_bytes // 50)
+        with self._translated():
+            # A little more than needed, so that not every commit evicts.
+            return self._evict(excess + self._limit_bytes // 50)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise spool_error(error, self._db.path) from error
 
     def _allowed_bytes(self) -> int:
         if self.volatile:
@@ -382,12 +388,9 @@ class Spool:
 
     def history(self, rows: Sequence[tuple[str, int, str]], keep_after_minute: int) -> None:
         """Write minute aggregates (device, minute, JSON) and forget those older than ``keep_after_minute``."""
-        try:
-            with transaction(self._db.writer):
-                self._db.writer.executemany("INSERT OR REPLACE INTO history VALUES(?,?,?)", rows)
-                self._db.writer.execute("DELETE FROM history WHERE minute < ?", (keep_after_minute,))
-        except sqlite3.DatabaseError as error:
-            raise spool_error(error, self._db.path) from error
+        with self._translated(), transaction(self._db.writer):
+            self._db.writer.executemany("INSERT OR REPLACE INTO history VALUES(?,?,?)", rows)
+            self._db.writer.execute("DELETE FROM history WHERE minute < ?", (keep_after_minute,))
 
     def close(self) -> None:
         self._db.close()

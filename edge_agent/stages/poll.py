@@ -1,0 +1,187 @@
+"""One bus, one thread: ask each device when it is due, and believe nothing without looking.
+
+A device that does not answer is asked once more at its next tick, then backs off 2, 4, … 300 s with
+one cheap probe each, never taking more than a twentieth of the bus's time. Its neighbours keep theirs.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from edge_agent.clock import NS, Clock
+from edge_agent.contracts import Bus, Device
+from edge_agent.errors import DeviceError, WireError
+from edge_agent.health import Health
+from edge_agent.plausibility import Gate
+from edge_agent.schedule import Backoff, Periodic, phase
+from edge_agent.vocabulary import Reading, Sample
+
+log = structlog.get_logger("poll")
+
+_DEAD_SHARE: Final = 20  # a dead device may take 1/20 of the bus's time
+_LONGEST_WAIT_S: Final = 10.0  # between heartbeats
+_FORGIVEN: Final = 1  # misses in a row before a device backs off
+
+
+@dataclass(slots=True)
+class _Polled:
+    """A device with its schedule, its gate and its luck."""
+
+    device: Device
+    gate: Gate
+    groups: dict[frozenset[str], Periodic] = field(default_factory=dict)
+    backoff: Backoff = field(default_factory=lambda: Backoff(first_s=2.0, cap_s=300.0))
+    misses: int = 0
+    probe_at_ns: int = 0  # 0: answering
+
+    @property
+    def due_ns(self) -> int:
+        return self.probe_at_ns or min(periodic.due_ns for periodic in self.groups.values())
+
+
+class Poll:
+    """The body of a wire thread. ``sink`` gets every reading, from this thread."""
+
+    def __init__(
+        self,
+        name: str,
+        bus: Bus,
+        devices: Sequence[Device],
+        clock: Clock,
+        health: Health,
+        sink: Callable[[Reading], None],
+    ) -> None:
+        self.name = name
+        self.busy_ns = 0
+        self.started_ns = clock.mono_ns()
+        self._bus = bus
+        self._clock = clock
+        self._health = health
+        self._sink = sink
+        self._polled = [_Polled(device, Gate(device.name, device.quantities)) for device in devices]
+        self._wire_backoff = Backoff(first_s=1.0, cap_s=30.0)
+
+    def body(self, stop: threading.Event, progress: Callable[[], None]) -> None:
+        self._schedule()
+        try:
+            while not stop.is_set():
+                progress()
+                if not self._open(stop, progress):
+                    continue
+                self._serve(stop, progress)
+        finally:
+            self._bus.close()
+
+    def _schedule(self) -> None:
+        now_ns = self.started_ns = self._clock.mono_ns()
+        for polled in self._polled:
+            device = polled.device
+            polled.groups = {
+                frozenset({group}): Periodic.every(
+                    period_s, now_ns, phase(self.name + device.name, min(period_s, 10.0))
+                )
+                for group, period_s in device.groups.items()
+            }
+
+    def _open(self, stop: threading.Event, progress: Callable[[], None]) -> bool:
+        """Open the wire, or say that every device on it is absent and wait a while."""
+        try:
+            self._bus.open()
+        except WireError as error:
+            self._lose_wire(error)
+            wait_s = self._wire_backoff.fail()
+            while wait_s > 0 and not self._clock.wait(stop, min(wait_s, _LONGEST_WAIT_S)):
+                progress()
+                wait_s -= _LONGEST_WAIT_S
+            return False
+        self._health.clear(f"bus.{self.name}")
+        return True
+
+    def _lose_wire(self, error: WireError) -> None:
+        self._health.fault(f"bus.{self.name}", str(error))
+        self._health.count(f"bus.{self.name}.lost")
+        self._bus.close()
+        stamp = self._clock.stamp()
+        for polled in self._polled:
+            absent = dict.fromkeys(polled.device.quantities, error.reason)
+            self._sink(Reading(polled.device.name, stamp, {}, absent))
+
+    def _serve(self, stop: threading.Event, progress: Callable[[], None]) -> None:
+        """Poll what is due until the wire is lost or it is time to stop."""
+        clock, polled = self._clock, self._polled
+        while not stop.is_set():
+            due = polled[0] if len(polled) == 1 else min(polled, key=_due)
+            wait_s = (due.due_ns - clock.mono_ns()) / NS
+            if wait_s > 0:
+                if clock.wait(stop, min(wait_s, _LONGEST_WAIT_S)):
+                    return
+                progress()
+                if wait_s > _LONGEST_WAIT_S:
+                    continue
+            began_ns = clock.mono_ns()
+            try:
+                self._visit(due, began_ns)
+            except WireError as error:
+                self._advance(due, clock.mono_ns())
+                self._lose_wire(error)
+                return
+            self._wire_backoff.reset()
+            self.busy_ns += clock.mono_ns() - began_ns
+            progress()
+
+    def _visit(self, polled: _Polled, now_ns: int) -> None:
+        """Read what is due of one device, or probe it when it is known to be away."""
+        due = [group for group, periodic in polled.groups.items() if periodic.is_due(now_ns)]
+        wanted = due[0] if len(due) == 1 else frozenset[str]().union(*due)
+        try:
+            if polled.probe_at_ns:
+                polled.device.probe()
+                wanted = frozenset().union(*polled.groups)
+            sample = polled.device.read(wanted)
+        except WireError:
+            raise
+        except DeviceError as error:
+            self._missed(polled, error, now_ns)
+            return
+        self._answered(polled, sample)
+
+    def _answered(self, polled: _Polled, sample: Sample) -> None:
+        self._sink(polled.gate.judge(sample, self._clock.stamp()))
+        if polled.misses:
+            polled.misses = 0
+            polled.backoff.reset()
+            self._health.clear(f"device.{polled.device.name}")
+        polled.probe_at_ns = 0
+        self._advance(polled, self._clock.mono_ns())
+
+    def _missed(self, polled: _Polled, error: DeviceError, began_ns: int) -> None:
+        """Nothing came: say so, and decide when to ask again."""
+        name = polled.device.name
+        now_ns = self._clock.mono_ns()
+        polled.misses += 1
+        self._health.count(f"device.{name}.{error.reason}")
+        self._sink(Reading(name, self._clock.stamp(), {}, dict.fromkeys(polled.device.quantities, error.reason)))
+        self._advance(polled, now_ns)
+        if polled.misses > _FORGIVEN:
+            self._health.fault(f"device.{name}", error.reason, hint=error.hint)
+            cost_ns = now_ns - began_ns
+            polled.probe_at_ns = now_ns + max(int(polled.backoff.fail() * NS), cost_ns * (_DEAD_SHARE - 1))
+
+    def _advance(self, polled: _Polled, now_ns: int) -> None:
+        for periodic in polled.groups.values():
+            if periodic.is_due(now_ns) and (missed := periodic.advance(now_ns)):
+                self._health.count(f"bus.{self.name}.skipped", missed)
+
+    def utilisation(self) -> float:
+        """Share of the time that the wire was busy since the start, 0 to 1."""
+        elapsed = self._clock.mono_ns() - self.started_ns
+        return self.busy_ns / elapsed if elapsed > 0 else 0.0
+
+
+def _due(polled: _Polled) -> int:
+    return polled.due_ns

@@ -1,0 +1,233 @@
+"""The one thread that writes the disk: everything that happened becomes a numbered row, in batches.
+
+    wire threads ──readings──┐
+    eye, alarm ────rows──────┼──▶ one commit per ``commit_every`` ──▶ publish
+    publish ──────settled────┘    (at once for alarms)
+
+Readings cost no wakeup: they lie in a deque until the next commit. While the disk refuses, they stay
+in memory up to a bound; then the oldest readings go, and what went is said in a gap.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import structlog
+
+from edge_agent.clock import NS, Clock
+from edge_agent.errors import SpoolError
+from edge_agent.health import Health
+from edge_agent.history import MINUTE_MS, MinuteAggregates
+from edge_agent.outbox import ALARM, Loss, Row, Stored
+from edge_agent.payload import alarm_row, evidence_row, telemetry_row, verdict_row
+from edge_agent.spool import Reader, Spool
+from edge_agent.vocabulary import AlarmChange, Evidence, Reading, Verdict
+
+log = structlog.get_logger("record")
+
+_READINGS_MAX: Final = 20_000
+_ROWS_MAX: Final = 5_000
+_GIVE_UP_AFTER_S: Final = 10.0  # of failing commits, then memory
+_DISK_AGAIN_S: Final = 30.0
+_COMMIT_MARGIN: Final = 0.9  # of commit_every: the commit itself takes time too
+
+
+class Recorder:
+    """Owns the spool. ``on_kept(rows, generation)`` is told of every row that is safe."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        clock: Clock,
+        health: Health,
+        *,
+        commit_every_s: float,
+        history_days: float,
+        digits: Mapping[str, Mapping[str, int]],
+    ) -> None:
+        self.spool = spool
+        self.on_kept: Callable[[list[Stored], int], None] = lambda _rows, _generation: None
+        self._clock = clock
+        self._health = health
+        self._wait_s = commit_every_s * _COMMIT_MARGIN
+        self._history_days = history_days
+        self._digits = digits
+        self._readings: deque[Reading] = deque()
+        self._rows: deque[Row] = deque()
+        self._settled: deque[tuple[list[int], int]] = deque()
+        self._parked: deque[tuple[int, str, int]] = deque()
+        self._held: list[Row] = []  # numbered by nobody yet, because the last commit failed
+        self._wake = threading.Event()
+        self._minutes = MinuteAggregates()
+        self._dropped = 0
+        self._failing_since_ns = 0
+        self._disk_tried_ns = 0
+        self.recorded = 0
+
+    # --- from other threads
+
+    def reading(self, reading: Reading) -> None:
+        """Keep a reading with the next commit. Never blocks: full means the oldest goes, counted."""
+        if len(self._readings) >= _READINGS_MAX:
+            self._readings.popleft()
+            self._dropped += 1
+        self._readings.append(reading)
+
+    def verdict(self, verdict: Verdict) -> None:
+        self._offer(verdict_row(verdict))
+
+    def evidence(self, evidence: Evidence) -> None:
+        self._offer(evidence_row(evidence))
+
+    def alarm(self, change: AlarmChange) -> None:
+        """Keep an alarm, at once."""
+        self._rows.append(alarm_row(change))
+        self._wake.set()
+
+    def _offer(self, row: Row) -> None:
+        if len(self._rows) >= _ROWS_MAX:
+            self._health.count("record.rows_dropped")
+            self._dropped += 1
+            return
+        self._rows.append(row)
+
+    def settle(self, ids: list[int], generation: int) -> None:
+        """The broker has these; they leave with the next commit."""
+        self._settled.append((ids, generation))
+
+    def park(self, row_id: int, reason: str, generation: int) -> None:
+        """No broker will ever take this one; it is put aside with the next commit."""
+        self._parked.append((row_id, reason, generation))
+        self._health.count("publish.parked")
+
+    @property
+    def generation(self) -> int:
+        return self.spool.generation
+
+    @property
+    def next_seq(self) -> int:
+        return self.spool.next_seq
+
+    def reader(self) -> Reader:
+        return self.spool.reader()
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    # --- the thread
+
+    def body(self, stop: threading.Event, progress: Callable[[], None]) -> None:
+        while not stop.is_set():
+            self._wake.wait(self._wait_s)
+            self._wake.clear()
+            self.commit()
+            self._look_after_disk()
+            progress()
+        self.commit()
+        self._write_history(self._minutes.close_all())
+
+    def commit(self) -> None:
+        """One transaction with all that is waiting; on failure everything is still waiting."""
+        rows = self._take()
+        settled, parked = self._take_done()
+        if not (rows or settled or parked):
+            return
+        try:
+            kept = self.spool.append(rows, settled, parked)
+        except SpoolError as error:
+            self._failed(error, rows, settled, parked)
+            return
+        self._held = []
+        self._failing_since_ns = 0
+        self._health.clear("spool.write")
+        self.recorded += len(kept)
+        if kept:
+            self.on_kept(kept, self.spool.generation)
+        self._stay_within_limit()
+
+    def _stay_within_limit(self) -> None:
+        try:
+            gaps = self.spool.enforce_limit()
+        except SpoolError as error:
+            self._health.fault("spool.write", str(error))
+            return
+        if gaps:
+            self._health.fault("spool.limit", "the byte limit is reached: oldest rows are dropped")
+            self.on_kept(gaps, self.spool.generation)
+
+    def _take(self) -> list[Row]:
+        """All that waits, alarms first: they are what must be on the disk if only one thing can be."""
+        rows = list(self._held)
+        digits = self._digits
+        while self._readings:
+            reading = self._readings.popleft()
+            rows.append(telemetry_row(reading, digits.get(reading.device, {})))
+            self._minutes.add(reading)
+        while self._rows:
+            rows.append(self._rows.popleft())
+        if self._dropped:
+            next_seq = self.spool.next_seq
+            loss = Loss(self.spool.stream, next_seq, next_seq - 1, self._dropped, "memory")
+            rows.append(loss.row(self._clock.stamp()))
+            self._health.fault("record.full", "readings came faster than the disk takes them")
+            self._dropped = 0
+        return rows
+
+    def _take_done(self) -> tuple[list[int], list[tuple[int, str]]]:
+        generation = self.spool.generation
+        settled: list[int] = []
+        while self._settled:
+            ids, of = self._settled.popleft()
+            if of == generation:
+                settled += ids
+        parked = []
+        while self._parked:
+            row_id, reason, of = self._parked.popleft()
+            if of == generation:
+                parked.append((row_id, reason))
+        return settled, parked
+
+    def _failed(self, error: SpoolError, rows: list[Row], settled: list[int], parked: list[tuple[int, str]]) -> None:
+        """Hold everything for the next try; after some seconds go on in memory."""
+        generation = self.spool.generation
+        self._settled.appendleft((settled, generation))
+        self._parked.extendleft((row_id, reason, generation) for row_id, reason in reversed(parked))
+        surplus = len(rows) - _READINGS_MAX
+        if surplus > 0:
+            alarms = [row for row in rows if row.kind == ALARM]
+            rows = alarms + [row for row in rows if row.kind != ALARM][surplus:]
+            self._dropped += surplus
+        self._held = rows
+        self._health.fault("spool.write", str(error))
+        self._health.count("spool.failed_commits")
+        now_ns = self._clock.mono_ns()
+        self._failing_since_ns = self._failing_since_ns or now_ns
+        if now_ns - self._failing_since_ns > _GIVE_UP_AFTER_S * NS and not self.spool.volatile:
+            self.spool.fall_back(error)
+            self._failing_since_ns = 0
+
+    def _look_after_disk(self) -> None:
+        stamp = self._clock.stamp()
+        if self.spool.volatile and stamp.mono_ns - self._disk_tried_ns > _DISK_AGAIN_S * NS:
+            self._disk_tried_ns = stamp.mono_ns
+            self.spool.return_to_disk()
+        try:
+            self.spool.anchor()
+        except SpoolError as error:
+            self._health.fault("spool.write", str(error))
+        rows = self._minutes.take(stamp.wall_ms)
+        if rows:
+            self._write_history(rows)
+
+    def _write_history(self, rows: list[tuple[str, int, str]]) -> None:
+        oldest = self._clock.stamp().wall_ms // MINUTE_MS - int(self._history_days * 1440)
+        try:
+            self.spool.history(rows, oldest)
+        except SpoolError as error:
+            self._minutes.give_back(rows)
+            self._health.fault("spool.history", str(error))
+        else:
+            self._health.clear("spool.history")
