@@ -1,0 +1,166 @@
+"""A YAML file that remembers where everything stands, so that each mistake is named with its line.
+
+Closed by default: no tags, no aliases (so no alias bombs), no duplicate keys, bounded size and depth.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import UnionType
+from typing import Any, Final, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from edge_agent.errors import Problem
+from edge_agent.vocabulary import nearest
+
+MAX_CHARACTERS: Final = 1_000_000
+MAX_DEPTH: Final = 20
+
+_PLAIN: Final = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+Loader: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+Path = tuple[object, ...]
+S = TypeVar("S", bound=BaseModel)
+
+
+@dataclass(slots=True)
+class Document:
+    """What a file says (``data``), the line of every key and item, and what is wrong with it."""
+
+    file: str
+    data: Any = None
+    lines: dict[Path, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def line(self, path: Path) -> int:
+        """The line of a path, or of the nearest thing around it."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.lines:
+                return self.lines[path[:length]]
+        return 1
+
+    def complain(self, path: Path, message: str) -> None:
+        """Add a problem at a path."""
+        self.problems.append(Problem(self.line(path), ".".join(map(str, path)), message, self.file))
+
+    def at(self, path: Path) -> Any:
+        """The data at a path; None where there is none."""
+        data = self.data
+        for key in path:
+            try:
+                data = data[key]
+            except (KeyError, IndexError, TypeError):
+                return None
+        return data
+
+
+def parse(text: str, file: str) -> Document:
+    """Read YAML; mistakes of syntax go to ``problems``, and ``data`` is then what could be read."""
+    document = Document(file)
+    if len(text) > MAX_CHARACTERS:
+        document.complain((), f"is larger than {MAX_CHARACTERS} characters")
+        return document
+    try:
+        _check_depth(text)
+        root = yaml.compose(text, Loader=Loader)
+        if root is not None:
+            document.data = _build(document, root, (), set())
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        document.problems.append(Problem(line, "", f"is not YAML: {error.problem}", file))
+    except yaml.YAMLError as error:
+        document.problems.append(Problem(1, "", f"is not YAML: {error}", file))
+    return document
+
+
+def _check_depth(text: str) -> None:
+    # Before composing: the composer recurses in C, where Python's recursion limit does not protect.
+    depth = 0
+    event: Any
+    for event in yaml.parse(text, Loader=Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=event.start_mark)
+
+
+def _build(document: Document, node: yaml.Node, path: Path, seen: set[int]) -> Any:
+    document.lines.setdefault(path, node.start_mark.line + 1)
+    if id(node) in seen:
+        document.complain(path, "repeats another part by an alias (*name); write it out")
+        return None
+    seen.add(id(node))
+    if isinstance(node, yaml.ScalarNode):
+        return _scalar(document, node, path)
+    if node.tag not in _PLAIN:
+        document.complain(path, f"has a tag ({node.tag}); write plain YAML")
+    if isinstance(node, yaml.SequenceNode):
+        return [_build(document, item, (*path, index), seen) for index, item in enumerate(node.value)]
+    mapping: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        line = key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode):
+            document.problems.append(Problem(line, ".".join(map(str, path)), "a key must be one word", document.file))
+            continue
+        key = _scalar(document, key_node, path)
+        if key in mapping:
+            first = document.lines[(*path, key)]
+            message = f"stands twice; first in line {first}"
+            document.problems.append(Problem(line, ".".join(map(str, (*path, key))), message, document.file))
+            continue
+        document.lines[(*path, key)] = line
+        mapping[key] = _build(document, value_node, (*path, key), seen)
+    return mapping
+
+
+def _scalar(document: Document, node: yaml.ScalarNode, path: Path) -> Any:
+    constructor: Any = yaml.constructor.SafeConstructor()
+    try:
+        return constructor.construct_object(node)
+    except (yaml.YAMLError, ValueError) as error:
+        reason = getattr(error, "problem", None) or str(error)
+        message = f"cannot be read: {reason}"
+        document.problems.append(Problem(node.start_mark.line + 1, ".".join(map(str, path)), message, document.file))
+        return None
+
+
+def validate(document: Document, model: type[S], at: Path = ()) -> S | None:
+    """Check one part of a document against a model; its mistakes go to ``problems``, then None."""
+    try:
+        return model.model_validate(document.at(at))
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            path = (*at, *detail["loc"])
+            document.complain(path, _sentence(detail, model))
+    return None
+
+
+def _sentence(detail: Mapping[str, Any], model: type[BaseModel]) -> str:
+    kind, loc = detail["type"], detail["loc"]
+    if kind == "extra_forbidden":
+        return f"unknown key{nearest(str(loc[-1]), _keys_at(model, loc[:-1]))}"
+    if kind == "missing":
+        return "is missing"
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if kind in ("literal_error", "enum"):
+        known = re.findall(r"'([^']*)'", str(detail.get("ctx", {}).get("expected", "")))
+        return f"{message}, not {detail['input']!r}{nearest(str(detail['input']), known)}"
+    if kind == "value_error":
+        return message  # ours: it already says what was written
+    return message if isinstance(detail["input"], dict | list) else f"{message}, not {detail['input']!r}"
+
+
+def _keys_at(annotation: Any, loc: Path) -> list[str]:
+    """The keys that a model accepts at a location: through its fields, lists and maps."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if not loc:
+            return list(annotation.model_fields)
+        known = annotation.model_fields.get(str(loc[0]))
+        return _keys_at(known.annotation, loc[1:]) if known else []
+    if get_origin(annotation) in (Union, UnionType):
+        # pydantic may name the member of the union in the location; both ways are tried
+        return [key for member in get_args(annotation) for key in _keys_at(member, loc) or _keys_at(member, loc[1:])]
+    arguments = get_args(annotation)
+    return _keys_at(arguments[-1], loc[1:]) if arguments and loc else []
