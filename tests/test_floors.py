@@ -48,7 +48,8 @@ FLOORS: list[tuple[str, ...]] = [
 NEIGHBOURS = ("edge_agent.stages", "drivers", "models")
 # What a driver or a model may know of the daemon; everything else reaches it through contracts.
 SPEECH = {
-    f"edge_agent.{name}" for name in ("vocabulary", "errors", "clock", "contracts", "settings", "schedule", "health")
+    f"edge_agent.{name}"
+    for name in ("vocabulary", "errors", "clock", "contracts", "settings", "schedule", "health", "catalogue")
 }
 
 # One hardware, network or model library, one importing file: it joins every way that library fails into our errors.
