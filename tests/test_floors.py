@@ -20,7 +20,7 @@ PACKAGES = ("edge_agent", "drivers", "models")
 FLOORS: list[tuple[str, ...]] = [
     ("edge_agent", "edge_agent.clock", "edge_agent.errors"),
     ("edge_agent.vocabulary",),
-    ("edge_agent.settings",),
+    ("edge_agent.settings", "edge_agent.document"),
     ("edge_agent.contracts",),
     ("edge_agent.schedule", "edge_agent.health"),
     ("edge_agent.catalogue",),
@@ -55,7 +55,7 @@ SPEECH = {
 # One hardware, network or model library, one importing file: it joins every way that library fails into our errors.
 DOORS: dict[str, set[str]] = {
     "pymodbus": {"drivers/modbus.py"},
-    "serial": {"drivers/modbus.py"},
+    "serial": {"drivers/modbus_transport.py"},
     "smbus2": {"drivers/i2c.py"},
     "gpiozero": {"drivers/gpio.py"},
     "cv2": {"drivers/cameras/stream.py"},
