@@ -116,6 +116,14 @@ def _build(document: Document, node: yaml.Node, path: Path, seen: set[int]) -> A
 
 
 def _scalar(document: Document, node: yaml.ScalarNode, path: Path) -> Any:
+    # YAML 1.1 would make a boolean of ``off``, minutes of ``1:30`` and a date of ``2026-11-20``: people mean words.
+    kind = node.tag.rpartition(":")[2]
+    if (
+        (kind == "bool" and node.value.lower() not in ("true", "false"))
+        or (kind in ("int", "float") and ":" in node.value)
+        or kind == "timestamp"
+    ):
+        return node.value
     constructor: Any = yaml.constructor.SafeConstructor()
     try:
         return constructor.construct_object(node)

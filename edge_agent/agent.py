@@ -1,0 +1,358 @@
+"""The daemon put together: which parts run, what flows between them, how it starts, reloads and ends.
+
+    bus threads ─┬──────────────▶ recorder ──▶ publisher ──▶ broker
+    eye processes┤                   ▲
+                 └──▶ alarm stage ───┘ (lights first)
+
+A part is a named group of threads with the settings it was made from; a reload restarts only the
+parts whose settings changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import structlog
+
+from edge_agent.clock import Clock
+from edge_agent.config import BusPlan, Config
+from edge_agent.errors import EdgeAgentError, OutputError
+from edge_agent.flight import MqttSettings
+from edge_agent.health import Health
+from edge_agent.payload import decimals, stamp_fields
+from edge_agent.spool import Spool
+from edge_agent.stages.poll import Poll
+from edge_agent.stages.record import Recorder
+from edge_agent.vocabulary import AlarmChange, Reading, Verdict
+from edge_agent.worker import Worker, stop_all
+
+log = structlog.get_logger("agent")
+
+STOP_DEADLINE_S = 8.0
+
+
+def product_version() -> str:
+    try:
+        return version("edge-agent")
+    except PackageNotFoundError:
+        return "0+unknown"
+
+
+@dataclass(slots=True)
+class Part:
+    """Threads that were made from the same settings. ``close`` runs after they ended."""
+
+    fingerprint: str
+    workers: list[Worker]
+    close: Callable[[], None] | None = None
+    detail: Any = None
+
+
+@dataclass(slots=True)
+class _Fan:
+    """Where readings and verdicts go. Replaced as a whole when alarms change, so nothing is locked."""
+
+    alarm: Any = None
+    inputs: frozenset[str] = field(default_factory=frozenset)
+
+
+class Agent:
+    """One line's daemon. ``start``, then ``stop``; ``reload`` in between."""
+
+    def __init__(self, config: Config, clock: Clock) -> None:
+        self.config = config
+        self.clock = clock
+        self.health = Health(clock)
+        self._parts: dict[str, Part] = {}
+        self._fan = _Fan()
+        self._since = clock.stamp()
+        self._digits: dict[str, dict[str, int]] = {}
+        self._faults_seen: object = None
+        settings = config.spool
+        self.spool = Spool(
+            config.state_dir / "spool.db",
+            clock,
+            self.health,
+            limit_bytes=settings.limit,
+            durable=settings.durability == "power-cut",
+            floor_bytes=settings.free_floor,
+        )
+        self.recorder = Recorder(
+            self.spool,
+            clock,
+            self.health,
+            commit_every_s=settings.commit_every,
+            history_days=settings.history / 86400,
+            digits=self._digits,
+        )
+        self.publisher: Any = None
+        self.on_command: Callable[[str, bytes], dict[str, object] | None] = lambda _name, _payload: None
+
+    # --- life
+
+    def start(self) -> None:
+        """Open the spool and start every part. Nothing outside (broker, meters, disk) can make it fail."""
+        self.spool.open()
+        recorder = Worker("record", self.recorder.body, self.health, self.clock, wake=self.recorder.wake)
+        self._parts["record"] = Part("", [recorder])
+        recorder.start()
+        self._apply(self.config)
+        log.info(
+            "started",
+            version=product_version(),
+            line=f"{self.config.site}/{self.config.line}",
+            stream=self.spool.stream,
+        )
+
+    def reload(self, config: Config) -> list[str]:
+        """Go over to another config: parts whose settings are the same are not touched; those that changed."""
+        changed = self._apply(config)
+        self.config = config
+        log.info("reloaded", changed=changed)
+        return changed
+
+    def stop(self, deadline_s: float = STOP_DEADLINE_S) -> list[str]:
+        """Producers first, then what keeps and sends; outputs go safe. Names of threads that did not end."""
+        hanging: list[str] = []
+        groups = [[name for name in self._parts if name not in ("record", "publish")], ["record"], ["publish"]]
+        for names, share in zip(groups, (0.4, 0.3, 0.3), strict=True):
+            hanging += self._stop_parts(names, deadline_s * share)
+        self.spool.close()
+        log.info("stopped", hanging=hanging or None)
+        return hanging
+
+    def safe(self) -> None:
+        """Outputs to their safe state, whatever else hangs."""
+        part = self._parts.get("alarms")
+        if part is not None:
+            for output in part.detail[1]:
+                _quietly_safe(output)
+
+    def _stop_parts(self, names: list[str], deadline_s: float) -> list[str]:
+        parts = [self._parts.pop(name) for name in names if name in self._parts]
+        hanging = stop_all([worker for part in parts for worker in part.workers], self.clock, deadline_s)
+        for part in parts:
+            if part.close is not None:
+                part.close()
+        return hanging
+
+    # --- parts
+
+    def _apply(self, config: Config) -> list[str]:
+        wanted = self._wanted(config)
+        changed = [
+            name
+            for name in {*self._parts, *wanted} - {"record"}
+            if name not in wanted or name not in self._parts or self._parts[name].fingerprint != wanted[name][0]
+        ]
+        self._stop_parts(changed, STOP_DEADLINE_S)
+        for device in config.devices.values():
+            self._digits[device.name] = {
+                name: decimals(q.unit) for name, q in device.profile.quantities.items() if q.unit
+            }
+        # Alarms before what they watch; the publisher first of all, so that it connects meanwhile.
+        for name in sorted(changed, key=_starting_order):
+            if name in wanted:
+                fingerprint, make = wanted[name]
+                try:
+                    part = make(fingerprint)
+                except EdgeAgentError as error:
+                    self.health.fault(name, str(error))
+                    continue
+                self.health.clear(name)
+                self._parts[name] = part
+                for worker in part.workers:
+                    worker.start()
+        return sorted(changed)
+
+    def _wanted(self, config: Config) -> dict[str, tuple[str, Callable[[str], Part]]]:
+        """Every part that the config asks for: what it depends on, and how it is made."""
+        wanted: dict[str, tuple[str, Callable[[str], Part]]] = {}
+        if (mqtt := config.mqtt) is not None:
+            wanted["publish"] = (repr((mqtt, config.root_topic)), lambda mark: self._publish_part(mark, config, mqtt))
+        for bus in config.buses.values():
+            devices = config.devices_on(bus.name)
+            if devices:
+                mark = repr((bus.settings, [(d.name, d.settings, d.profile) for d in devices]))
+                wanted[f"bus.{bus.name}"] = (mark, lambda mark, bus=bus: self._bus_part(mark, config, bus))  # type: ignore[misc]
+        for camera in config.cameras.values():
+            mark = repr((camera.kind, camera.settings))
+            wanted[f"camera.{camera.name}"] = (
+                mark,
+                lambda mark, camera=camera: self._camera_part(mark, config, camera),
+            )  # type: ignore[misc]
+        if config.alarms or config.outputs:
+            mark = repr((config.alarms, [(o.kind, o.settings) for o in config.outputs.values()]))
+            wanted["alarms"] = (mark, lambda mark: self._alarm_part(mark, config))
+        return wanted
+
+    def _bus_part(self, mark: str, config: Config, plan: BusPlan) -> Part:
+        bus = plan.kind(plan.name, plan.settings, self.clock)
+        devices = [bus.device(d.name, d.settings, d.profile) for d in config.devices_on(plan.name)]
+        poll = Poll(plan.name, bus, devices, self.clock, self.health, self._on_reading)
+        worker = Worker(f"bus.{plan.name}", poll.body, self.health, self.clock, max_silence_s=60.0)
+        return Part(mark, [worker], detail=poll)
+
+    def _camera_part(self, mark: str, config: Config, plan: Any) -> Part:
+        from edge_agent.stages.eye import Eye  # noqa: PLC0415 - only configs with a camera pay for it
+
+        eye = Eye(
+            plan.name,
+            plan.kind,
+            plan.settings,
+            config.state_dir / "evidence",
+            self.clock,
+            self.health,
+            on_verdict=self._on_verdict,
+            on_evidence=self.recorder.evidence,
+        )
+        worker = Worker(f"camera.{plan.name}", eye.body, self.health, self.clock, max_silence_s=60.0)
+        return Part(mark, [worker], detail=eye)
+
+    def _alarm_part(self, mark: str, config: Config) -> Part:
+        from edge_agent.stages.alarm import AlarmStage  # noqa: PLC0415 - only configs with alarms pay for it
+
+        outputs = []
+        for plan in config.outputs.values():
+            output = plan.cls(plan.name, plan.settings)
+            try:
+                output.open()
+            except OutputError as error:
+                self.health.fault(f"output.{plan.name}", str(error))
+            else:
+                self.health.clear(f"output.{plan.name}")
+            outputs.append(output)
+        stage = AlarmStage(
+            config.alarms, outputs, self.clock, self.health, self._on_alarm, config.state_dir / "alarms.json"
+        )
+        for output in outputs:
+            output.when_acknowledged(lambda: stage.acknowledge(None, "button"))
+        self._fan = _Fan(stage, stage.inputs)
+        worker = Worker("alarms", stage.body, self.health, self.clock, wake=stage.wake)
+        return Part(mark, [worker], lambda: self._close_alarms(stage, outputs), (stage, outputs))
+
+    def _close_alarms(self, stage: Any, outputs: list[Any]) -> None:
+        if self._fan.alarm is stage:
+            self._fan = _Fan()
+        for output in outputs:
+            output.close()
+
+    def _publish_part(self, mark: str, config: Config, settings: MqttSettings) -> Part:
+        from edge_agent.stages.publish import Publisher  # noqa: PLC0415 - only configs with a broker pay for it
+
+        publisher = Publisher(
+            settings,
+            config.root_topic,
+            f"edge-agent-{config.site}-{config.line}",
+            self.recorder,
+            self.clock,
+            self.health,
+            state=self.state,
+            on_command=lambda name, payload: self.on_command(name, payload),
+        )
+        self.publisher = publisher
+        self.recorder.on_kept = publisher.offer
+        # Name resolution, TCP and TLS may each take their time before a step is made again.
+        worker = Worker("publish", publisher.body, self.health, self.clock, max_silence_s=90.0, wake=publisher.wake)
+        return Part(mark, [worker], detail=publisher)
+
+    # --- flow
+
+    def _on_reading(self, reading: Reading) -> None:
+        fan = self._fan
+        if reading.device in fan.inputs:
+            fan.alarm.offer(reading)
+        self.recorder.reading(reading)
+
+    def _on_verdict(self, verdict: Verdict) -> None:
+        fan = self._fan
+        if verdict.subject in fan.inputs:
+            fan.alarm.offer(verdict)
+        self.recorder.verdict(verdict)
+
+    def _on_alarm(self, change: AlarmChange) -> None:
+        self.recorder.alarm(change)
+
+    # --- what others may ask
+
+    def state(self, state: str) -> dict[str, object]:
+        """The retained state message, also the last will (with ``state`` offline)."""
+        fields: dict[str, object] = {
+            "state": state,
+            "version": product_version(),
+            "stream": self.spool.stream,
+            "boot": self.clock.boot_id,
+            **stamp_fields(self.clock.stamp()),
+        }
+        if state != "online":
+            return fields
+        faults = {fault.source: fault.reason for fault in self.health.faults()}
+        fields["devices"] = {
+            plan.name: {
+                "profile": plan.settings.profile,
+                "state": "offline" if {f"device.{plan.name}", f"bus.{plan.bus}"} & faults.keys() else "online",
+                "quantities": {name: quantity.unit for name, quantity in plan.profile.quantities.items()},
+            }
+            for plan in self.config.devices.values()
+        }
+        if self.config.cameras:
+            fields["cameras"] = {plan.name: {"kind": plan.kind} for plan in self.config.cameras.values()}
+        if faults:
+            fields["faults"] = faults
+        return fields
+
+    def watch_state(self) -> None:
+        """Have the state message sent again when faults came or went. Called every few seconds."""
+        seen = [(fault.source, fault.reason) for fault in self.health.faults() if fault.source != "mqtt"]
+        if seen != self._faults_seen:
+            self._faults_seen = seen
+            if self.publisher is not None:
+                self.publisher.state_changed()
+
+    def status(self) -> dict[str, object]:
+        """Everything a person may want to know, for ``edge-agent status``."""
+        buses = {
+            name.removeprefix("bus."): {"utilisation": round(part.detail.utilisation(), 4)}
+            for name, part in self._parts.items()
+            if name.startswith("bus.")
+        }
+        publisher = self.publisher
+        return {
+            **self.state("online"),
+            "line": f"{self.config.site}/{self.config.line}",
+            "since": stamp_fields(self._since)["at"],
+            "broker": publisher.broker if publisher else None,
+            "spool": self.spool.usage(),
+            "recorded": self.recorder.recorded,
+            "buses": buses,
+            "alarms": self.alarms(),
+            "faults": [
+                {"source": fault.source, "reason": fault.reason, "hint": fault.hint} for fault in self.health.faults()
+            ],
+            "counters": self.health.counters(),
+        }
+
+    def alarms(self) -> list[dict[str, object]]:
+        part = self._parts.get("alarms")
+        return list(part.detail[0].snapshot()) if part else []
+
+    @property
+    def stage(self) -> Any:
+        """The alarm stage, or None when no alarms are configured."""
+        part = self._parts.get("alarms")
+        return part.detail[0] if part else None
+
+
+def _starting_order(name: str) -> tuple[int, str]:
+    order: Mapping[str, int] = {"publish": 0, "alarms": 1}
+    return (order.get(name.partition(".")[0], 2), name)
+
+
+def _quietly_safe(output: Any) -> None:
+    try:
+        output.safe()
+    except OutputError as error:
+        log.error("output did not go safe", output=output.name, why=str(error))

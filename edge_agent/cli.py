@@ -1,0 +1,82 @@
+"""The command line: one verb, one file under ``commands``, imported only when it is used."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Final
+
+import typer
+
+from edge_agent import logs  # first: it keeps rich out of structlog
+from edge_agent.errors import ConfigError, EdgeAgentError
+
+# Exit codes that others depend on.
+GOOD: Final = 0
+WRONG: Final = 1
+USAGE: Final = 2
+IMPOSSIBLE: Final = 3
+INTERRUPTED: Final = 130
+
+# verb → module of edge_agent.commands; each offers ``register(app)``.
+VERBS: Final = {
+    "run": "run",
+    "demo": "demo",
+    "check": "check",
+    "init": "init",
+    "probe": "probe",
+    "status": "status",
+    "alarms": "alarms",
+    "listen": "listen",
+    "export": "export",
+    "version": "version",
+}
+
+
+def build(verb: str | None = None) -> typer.Typer:
+    """The application with one verb, or with all of them for the overview."""
+    app = typer.Typer(
+        name="edge-agent",
+        help="One daemon per production line: meters, climate, cameras and alarms, kept and sent.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+
+    @app.callback()
+    def _root() -> None:
+        """Verbs below; each has --help with an example."""
+
+    for name, module in VERBS.items():
+        if verb in (None, name):
+            import_module(f"edge_agent.commands.{module}").register(app)
+    return app
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    verb = arguments[0] if arguments and arguments[0] in VERBS else None
+    try:
+        result = build(verb)(args=arguments, standalone_mode=False, prog_name="edge-agent")
+    except ConfigError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        return USAGE
+    except EdgeAgentError as error:
+        print(f"edge-agent: {error}", file=sys.stderr)
+        return IMPOSSIBLE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except typer.Abort:
+        return INTERRUPTED
+    except typer.Exit as leave:
+        return int(leave.exit_code)
+    except Exception as error:
+        show = getattr(error, "show", None)  # a usage error of the command line
+        if show is None:
+            raise
+        show()
+        return USAGE
+    return result if isinstance(result, int) else GOOD

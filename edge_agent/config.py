@@ -1,0 +1,368 @@
+"""config.yaml: read, checked against everything it names, all mistakes at once.
+
+The declarations stand beside their use (each driver, each stage); here they are put together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import Field
+
+from edge_agent import catalogue
+from edge_agent.alarms import AlarmSettings
+from edge_agent.contracts import Profile
+from edge_agent.document import Document, parse, validate
+from edge_agent.errors import ConfigError, Problem, ProfileError, RuleError
+from edge_agent.flight import MqttSettings
+from edge_agent.rules import Rule, check
+from edge_agent.settings import Duration, Section, Size
+from edge_agent.vocabulary import DEFECT, GOOD, NOT_INSPECTED, UNKNOWN, Quantity, nearest
+
+DEFAULT_PATHS: Final = (Path("/etc/edge-agent/config.yaml"), Path("config.yaml"))
+_NAME: Final = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
+_LATER: Final = ("models", "energy", "web")
+
+Entries = dict[str, dict[str, Any]]
+
+
+class SpoolSettings(Section):
+    """What is kept on the disk, and how safely."""
+
+    limit: Size = Field(
+        default=2 << 30,
+        ge=1 << 20,
+        description="Bytes that wait for the broker; beyond, the oldest telemetry goes first.",
+    )
+    commit_every: Duration = Field(
+        default=1.0, ge=0.05, le=60, description="How much may be lost when the process is killed."
+    )
+    durability: Literal["power-cut", "crash"] = Field(
+        default="power-cut",
+        description="`power-cut`: every commit is forced to the disk; `crash`: a power cut may lose the last ones.",
+    )
+    free_floor: Size = Field(default=64 << 20, ge=0, description="Free space that is left to others on the same disk.")
+    history: Duration = Field(default=400 * 86400.0, ge=3600, description="How long minute aggregates are kept.")
+
+
+class Root(Section):
+    """The whole file; the entries of the open sections are checked by the kind that they name."""
+
+    site: str = Field(pattern=_NAME.pattern, description="The site (ISA-95), as it stands in topics.")
+    line: str = Field(pattern=_NAME.pattern, description="The production line, as it stands in topics.")
+    state_dir: Path = Field(
+        default=Path("/var/lib/edge-agent"), description="Where the database, evidence and calibrations live."
+    )
+    mqtt: MqttSettings | None = Field(default=None, description="The broker.")
+    spool: SpoolSettings = Field(default_factory=SpoolSettings, description="What is kept on the disk.")
+    buses: Entries = Field(default={}, description="The wires, by name.")
+    devices: Entries = Field(default={}, description="Meters and sensors, by name.")
+    cameras: Entries = Field(default={}, description="Cameras, by name.")
+    alarms: dict[str, AlarmSettings] = Field(default={}, description="What must be said aloud, by name.")
+    outputs: Entries = Field(default={}, description="Stack lights, relays and buzzers, by name.")
+
+
+@dataclass(frozen=True, slots=True)
+class BusPlan:
+    """A bus of the config: its class and checked settings."""
+
+    name: str
+    kind: type[Any]
+    settings: Any
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePlan:
+    name: str
+    bus: str
+    settings: Any
+    profile: Profile
+
+
+@dataclass(frozen=True, slots=True)
+class KindPlan:
+    """A camera or an output: its kind's class and checked settings."""
+
+    name: str
+    kind: str
+    cls: type[Any]
+    settings: Any
+
+
+@dataclass(slots=True)
+class Config:
+    """A config without mistakes. ``folder``: what its relative paths are relative to."""
+
+    file: Path
+    folder: Path
+    site: str
+    line: str
+    state_dir: Path
+    mqtt: MqttSettings | None
+    spool: SpoolSettings
+    buses: dict[str, BusPlan] = field(default_factory=dict)
+    devices: dict[str, DevicePlan] = field(default_factory=dict)
+    cameras: dict[str, KindPlan] = field(default_factory=dict)
+    alarms: dict[str, AlarmSettings] = field(default_factory=dict)
+    rules: dict[str, Rule] = field(default_factory=dict)
+    outputs: dict[str, KindPlan] = field(default_factory=dict)
+
+    @property
+    def root_topic(self) -> str:
+        prefix = self.mqtt.topic_prefix if self.mqtt else "edge"
+        return f"{prefix}/{self.site}/{self.line}"
+
+    def devices_on(self, bus: str) -> list[DevicePlan]:
+        return [device for device in self.devices.values() if device.bus == bus]
+
+
+def find(path: Path | None) -> Path:
+    """The config file to use: the one named, else the first default that exists."""
+    if path is not None:
+        return path
+    for candidate in DEFAULT_PATHS:
+        if candidate.exists():
+            return candidate
+    tried = " or ".join(str(candidate) for candidate in DEFAULT_PATHS)
+    raise ConfigError(
+        [Problem(0, "", f"no config at {tried}; write one with `edge-agent init` or name it with --config")]
+    )
+
+
+def load(path: Path) -> Config:
+    """Read and check a config file; raises ConfigError with every mistake in it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is not UTF-8 text"
+        raise ConfigError([Problem(0, "", reason, str(path))]) from error
+    return loads(text, path)
+
+
+def loads(text: str, path: Path) -> Config:
+    """As :func:`load`, from text; ``path`` gives the names in messages and the folder."""
+    document = parse(text, str(path))
+    if not isinstance(document.data, dict):
+        document.problems.append(Problem(1, "", "is not a config: it needs at least site and line", str(path)))
+        raise ConfigError(document.problems)
+    config = _Reader(document, path.resolve()).read()
+    if document.problems or config is None:
+        raise ConfigError(dict.fromkeys(document.problems))
+    return config
+
+
+class _Reader:
+    """Checks section after section; every mistake goes to the document's problems."""
+
+    def __init__(self, document: Document, path: Path) -> None:
+        self._document = document
+        self._path = path
+        self._folder = path.parent
+        self._data: dict[str, Any] = document.data
+        self._sound = True
+
+    def read(self) -> Config | None:
+        for key in _LATER:
+            if key in self._data:
+                self._document.complain((key,), "is not part of this version")
+        self._check_shapes()
+        root = validate(self._document, Root)
+        buses = self._buses()
+        devices = self._devices(buses)
+        cameras = self._kinds("cameras", catalogue.CAMERAS)
+        outputs = self._kinds("outputs", catalogue.OUTPUTS)
+        self._addresses(devices)
+        alarms, rules = self._alarms(devices, cameras)
+        if root is None:
+            return None
+        return Config(
+            file=self._path,
+            folder=self._folder,
+            site=root.site,
+            line=root.line,
+            state_dir=self._folder / root.state_dir,
+            mqtt=self._absolute_secrets(root),
+            spool=root.spool,
+            buses=buses,
+            devices=devices,
+            cameras=cameras,
+            alarms=alarms,
+            rules=rules,
+            outputs=outputs,
+        )
+
+    def _absolute_secrets(self, root: Root) -> MqttSettings | None:
+        """Relative paths are relative to the config file, also those of secrets."""
+        if root.mqtt is None:
+            return None
+        files = {
+            name: self._folder / path
+            for name in ("password_file", "ca_file", "cert_file", "key_file")
+            if (path := getattr(root.mqtt, name)) is not None
+        }
+        return root.mqtt.model_copy(update=files)
+
+    def _entries(self, section: str) -> list[tuple[str, dict[str, Any]]]:
+        entries = self._data.get(section)
+        if not isinstance(entries, dict):
+            return []
+        return [(name, entry) for name, entry in entries.items() if isinstance(entry, dict) and _NAME.match(str(name))]
+
+    def _check_shapes(self) -> None:
+        """Names become topic levels; entries are mappings. What is not is named, and left out of the rest."""
+        for section in ("buses", "devices", "cameras", "alarms", "outputs"):
+            entries = self._data.get(section)
+            if entries is None:
+                self._data.pop(section, None)
+                continue
+            if not isinstance(entries, dict):
+                continue  # the model says it
+            for name in list(entries):
+                if not _NAME.match(str(name)):
+                    self._document.complain(
+                        (section, name), "a name is made of letters, digits, _ and - (it becomes a topic)"
+                    )
+                    del entries[name]
+
+    def _buses(self) -> dict[str, BusPlan]:
+        plans = {}
+        for name, entry in self._entries("buses"):
+            cls = self._class(("buses", name), entry, catalogue.BUSES)
+            settings = validate(self._document, cls.Settings, ("buses", name)) if cls else None
+            if cls and settings is not None:
+                plans[name] = BusPlan(name, cls, settings)
+        return plans
+
+    def _class(self, at: tuple[str, str], entry: Mapping[str, Any], table: dict[str, str]) -> Any:
+        kind = entry.get("kind")
+        if kind is None:
+            self._document.complain(at, f"kind is missing; one of {', '.join(table)}")
+            return None
+        if kind not in table:
+            self._document.complain(
+                (*at, "kind"), f"{kind!r} is not a kind" + (nearest(str(kind), table) or "; one of " + ", ".join(table))
+            )
+            return None
+        return catalogue.load(table, kind)
+
+    def _devices(self, buses: Mapping[str, BusPlan]) -> dict[str, DevicePlan]:
+        plans = {}
+        known = self._data.get("buses") or {}
+        for name, entry in self._entries("devices"):
+            at = ("devices", name)
+            bus = buses.get(entry.get("bus", ""))
+            if bus is None:
+                self._explain_bus(at, entry, known)
+                continue
+            settings = validate(self._document, bus.kind.DeviceSettings, at)
+            profile = self._profile(at, bus, entry, settings)
+            if settings is not None and profile is not None:
+                plans[name] = DevicePlan(name, bus.name, settings, profile)
+        return plans
+
+    def _explain_bus(self, at: tuple[str, str], entry: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+        wanted = entry.get("bus")
+        if wanted is None:
+            self._document.complain(at, "bus is missing")
+        elif wanted not in known:
+            self._document.complain((*at, "bus"), f"{wanted!r} is not a bus of this file{nearest(str(wanted), known)}")
+        # else: the bus itself is wrong, which is said at the bus
+
+    def _profile(self, at: tuple[str, str], bus: BusPlan, entry: Mapping[str, Any], settings: Any) -> Profile | None:
+        if settings is None:
+            # The entry is wrong somewhere; its profile may still be, and all mistakes come at once.
+            if not isinstance(entry.get("profile"), str):
+                return None
+            settings = bus.kind.DeviceSettings.model_construct(**{"bus": bus.name, **entry})
+        try:
+            profile: Profile = bus.kind.profile(settings, self._folder)
+        except ProfileError as error:
+            self._document.complain((*at, "profile"), str(error))
+            return None
+        return profile
+
+    def _addresses(self, devices: Mapping[str, DevicePlan]) -> None:
+        """Two devices cannot answer at one address."""
+        seen: dict[tuple[str, str, object], str] = {}
+        for device in devices.values():
+            for key in ("unit", "address"):
+                address = getattr(device.settings, key, None)
+                if address is None:
+                    continue
+                first = seen.setdefault((device.bus, key, address), device.name)
+                if first != device.name and self._overlap(devices[first], device):
+                    self._document.complain(
+                        ("devices", device.name, key), f"{address} on {device.bus} is {first} already"
+                    )
+
+    @staticmethod
+    def _overlap(one: DevicePlan, other: DevicePlan) -> bool:
+        # One unit may stand twice with different profiles (a meter's second map), never with the same.
+        return bool(
+            one.settings.profile == other.settings.profile or getattr(one.settings, "address", None) is not None
+        )
+
+    def _kinds(self, section: str, table: dict[str, str]) -> dict[str, KindPlan]:
+        plans = {}
+        for name, entry in self._entries(section):
+            cls = self._class((section, name), entry, table)
+            settings = validate(self._document, cls.Settings, (section, name)) if cls else None
+            if settings is not None:
+                plans[name] = KindPlan(name, entry["kind"], cls, settings)
+        return plans
+
+    def _alarms(
+        self, devices: Mapping[str, DevicePlan], cameras: Mapping[str, KindPlan]
+    ) -> tuple[dict[str, AlarmSettings], dict[str, Rule]]:
+        quantities: dict[str, Mapping[str, Quantity]] = {
+            name: plan.profile.quantities for name, plan in devices.items()
+        }
+        subjects = {name: frozenset({GOOD, DEFECT, NOT_INSPECTED, UNKNOWN}) for name in cameras}
+        # What is named but itself wrong is complained about at its own place, not here again.
+        broken = {
+            name
+            for section in ("devices", "cameras")
+            for name, _ in self._entries(section)
+            if name not in quantities and name not in subjects
+        }
+        settings: dict[str, AlarmSettings] = {}
+        rules: dict[str, Rule] = {}
+        for name, entry in self._entries("alarms"):
+            found = validate(Document(""), AlarmSettings, ()) if entry is None else _quietly(AlarmSettings, entry)
+            if found is None:
+                continue
+            settings[name] = found
+            self._rule(name, found, quantities, subjects, broken, rules)
+        return settings, rules
+
+    def _rule(
+        self,
+        name: str,
+        settings: AlarmSettings,
+        quantities: Mapping[str, Mapping[str, Quantity]],
+        subjects: Mapping[str, frozenset[str]],
+        broken: set[str],
+        rules: dict[str, Rule],
+    ) -> None:
+        at = ("alarms", name, "when")
+        try:
+            rule = settings.rule()
+        except RuleError as error:
+            self._document.complain(at, str(error))
+            return
+        rules[name] = rule
+        for message in check(rule, quantities, subjects):
+            if not any(repr(word) in message for word in broken):
+                self._document.complain(at, message)
+
+
+def _quietly(model: type[AlarmSettings], entry: object) -> AlarmSettings | None:
+    """The entry as settings, or None: its mistakes were already said when the whole file was checked."""
+    try:
+        return model.model_validate(entry)
+    except ValueError:
+        return None
