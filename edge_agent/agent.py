@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -177,13 +178,10 @@ class Agent:
             devices = config.devices_on(bus.name)
             if devices:
                 mark = repr((bus.settings, [(d.name, d.settings, d.profile) for d in devices]))
-                wanted[f"bus.{bus.name}"] = (mark, lambda mark, bus=bus: self._bus_part(mark, config, bus))  # type: ignore[misc]
+                wanted[f"bus.{bus.name}"] = (mark, partial(self._bus_part, config=config, plan=bus))
         for camera in config.cameras.values():
             mark = repr((camera.kind, camera.settings))
-            wanted[f"camera.{camera.name}"] = (
-                mark,
-                lambda mark, camera=camera: self._camera_part(mark, config, camera),
-            )  # type: ignore[misc]
+            wanted[f"camera.{camera.name}"] = (mark, partial(self._camera_part, config=config, plan=camera))
         if config.alarms or config.outputs:
             mark = repr((config.alarms, [(o.kind, o.settings) for o in config.outputs.values()]))
             wanted["alarms"] = (mark, lambda mark: self._alarm_part(mark, config))
@@ -251,7 +249,7 @@ class Agent:
             self.clock,
             self.health,
             state=self.state,
-            on_command=lambda name, payload: self.on_command(name, payload),
+            on_command=lambda name, payload: self.on_command(name, payload),  # noqa: PLW0108 - it is set later
         )
         self.publisher = publisher
         self.recorder.on_kept = publisher.offer

@@ -8,7 +8,7 @@ from typing import Final
 
 import typer
 
-from edge_agent import logs  # first: it keeps rich out of structlog
+from edge_agent import logs  # noqa: F401 - first: it keeps rich out of structlog
 from edge_agent.errors import ConfigError, EdgeAgentError
 
 # Exit codes that others depend on.
@@ -61,22 +61,26 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         result = build(verb)(args=arguments, standalone_mode=False, prog_name="edge-agent")
     except ConfigError as error:
-        for problem in error.problems:
-            print(problem, file=sys.stderr)
-        return USAGE
+        say("\n".join(str(problem) for problem in error.problems))
+        code = USAGE
     except EdgeAgentError as error:
-        print(f"edge-agent: {error}", file=sys.stderr)
-        return IMPOSSIBLE
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except typer.Abort:
-        return INTERRUPTED
+        say(f"edge-agent: {error}")
+        code = IMPOSSIBLE
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
     except typer.Exit as leave:
-        return int(leave.exit_code)
+        code = int(leave.exit_code)
     except Exception as error:
         show = getattr(error, "show", None)  # a usage error of the command line
         if show is None:
             raise
         show()
-        return USAGE
-    return result if isinstance(result, int) else GOOD
+        code = USAGE
+    else:
+        code = result if isinstance(result, int) else GOOD
+    return code
+
+
+def say(text: str) -> None:
+    """To standard error, for people."""
+    sys.stderr.write(text + "\n")

@@ -17,7 +17,7 @@ from edge_agent import catalogue
 from edge_agent.alarms import AlarmSettings
 from edge_agent.contracts import Profile
 from edge_agent.document import Document, parse, validate
-from edge_agent.errors import ConfigError, Problem, ProfileError, RuleError
+from edge_agent.errors import ConfigError, Problem, ProfileError
 from edge_agent.flight import MqttSettings
 from edge_agent.rules import Rule, check
 from edge_agent.settings import Duration, Section, Size
@@ -62,7 +62,7 @@ class Root(Section):
     buses: Entries = Field(default={}, description="The wires, by name.")
     devices: Entries = Field(default={}, description="Meters and sensors, by name.")
     cameras: Entries = Field(default={}, description="Cameras, by name.")
-    alarms: dict[str, AlarmSettings] = Field(default={}, description="What must be said aloud, by name.")
+    alarms: Entries = Field(default={}, description="What must be said aloud, by name.")
     outputs: Entries = Field(default={}, description="Stack lights, relays and buzzers, by name.")
 
 
@@ -331,38 +331,13 @@ class _Reader:
         }
         settings: dict[str, AlarmSettings] = {}
         rules: dict[str, Rule] = {}
-        for name, entry in self._entries("alarms"):
-            found = validate(Document(""), AlarmSettings, ()) if entry is None else _quietly(AlarmSettings, entry)
+        for name, _ in self._entries("alarms"):
+            found = validate(self._document, AlarmSettings, ("alarms", name))
             if found is None:
                 continue
             settings[name] = found
-            self._rule(name, found, quantities, subjects, broken, rules)
+            rules[name] = rule = found.rule()
+            for message in check(rule, quantities, subjects):
+                if not any(repr(word) in message for word in broken):
+                    self._document.complain(("alarms", name, "when"), message)
         return settings, rules
-
-    def _rule(
-        self,
-        name: str,
-        settings: AlarmSettings,
-        quantities: Mapping[str, Mapping[str, Quantity]],
-        subjects: Mapping[str, frozenset[str]],
-        broken: set[str],
-        rules: dict[str, Rule],
-    ) -> None:
-        at = ("alarms", name, "when")
-        try:
-            rule = settings.rule()
-        except RuleError as error:
-            self._document.complain(at, str(error))
-            return
-        rules[name] = rule
-        for message in check(rule, quantities, subjects):
-            if not any(repr(word) in message for word in broken):
-                self._document.complain(at, message)
-
-
-def _quietly(model: type[AlarmSettings], entry: object) -> AlarmSettings | None:
-    """The entry as settings, or None: its mistakes were already said when the whole file was checked."""
-    try:
-        return model.model_validate(entry)
-    except ValueError:
-        return None

@@ -37,14 +37,17 @@ class Commands:
             return _refuse(agent, name, None, "id is missing")
         try:
             _check_expiry(agent, request)
-            if request_id in self._done:
-                raise EdgeAgentError("was carried out already")
+            self._check_fresh(request_id)
             result = _carry_out(agent, name, request)
         except (EdgeAgentError, ValueError) as error:
             return _refuse(agent, name, request_id, str(error))
         self._done.append(request_id)
         log.info("command", name=name, id=request_id)
         return {"id": request_id, "ok": True, **result}
+
+    def _check_fresh(self, request_id: str) -> None:
+        if request_id in self._done:
+            raise EdgeAgentError("was carried out already")
 
 
 def control(agent: Agent, question: dict[str, Any]) -> dict[str, Any]:
