@@ -29,27 +29,45 @@ FLOORS: list[tuple[str, ...]] = [
         "edge_agent.database",
         "edge_agent.outbox",
         "edge_agent.rescue",
+        "edge_agent.history",
         "edge_agent.spool",
+        "edge_agent.conditions",
         "edge_agent.rules",
+        "edge_agent.lamps",
         "edge_agent.alarms",
+        "edge_agent.annunciator",
         "edge_agent.payload",
+        "edge_agent.mqtt",
+        "edge_agent.flight",
         "edge_agent.plausibility",
+        "edge_agent.evidence",
+        "edge_agent.eye_link",
         "edge_agent.calibration",
         "edge_agent.notify",
         "edge_agent.logs",
     ),
     ("edge_agent.stages.*", "drivers.*", "models.*"),
     ("edge_agent.config",),
-    ("edge_agent.agent", "edge_agent.control"),
+    ("edge_agent.agent", "edge_agent.control", "edge_agent.remote"),
     ("edge_agent.commands.*",),
-    ("edge_agent.cli",),
+    ("edge_agent.cli", "edge_agent.__main__"),
 ]
 # Neighbours on one floor who never import each other.
 NEIGHBOURS = ("edge_agent.stages", "drivers", "models")
 # What a driver or a model may know of the daemon; everything else reaches it through contracts.
 SPEECH = {
     f"edge_agent.{name}"
-    for name in ("vocabulary", "errors", "clock", "contracts", "settings", "schedule", "health", "catalogue")
+    for name in (
+        "vocabulary",
+        "errors",
+        "clock",
+        "contracts",
+        "settings",
+        "document",
+        "schedule",
+        "health",
+        "catalogue",
+    )
 }
 
 # One hardware, network or model library, one importing file: it joins every way that library fails into our errors.
@@ -58,9 +76,9 @@ DOORS: dict[str, set[str]] = {
     "serial": {"drivers/modbus_transport.py"},
     "smbus2": {"drivers/i2c.py"},
     "gpiozero": {"drivers/gpio.py"},
-    "cv2": {"drivers/cameras/stream.py"},
+    "cv2": {"drivers/opencv.py"},
     "picamera2": {"drivers/cameras/csi.py"},
-    "paho": {"edge_agent/stages/publish.py"},
+    "paho": {"edge_agent/mqtt.py"},
     "onnxruntime": {"models/onnx_session.py"},
     "ai_edge_litert": {"models/tflite_session.py"},
     "tflite_runtime": {"models/tflite_session.py"},
@@ -76,11 +94,18 @@ TIMES = {
 }
 
 # Who may catch Exception, and why.
-CATCH_ALL = {"edge_agent/worker.py": "a stage that fails in an unforeseen way is restarted and leaves the rest alone"}
+CATCH_ALL = {
+    "edge_agent/worker.py": "a stage that fails in an unforeseen way is restarted and leaves the rest alone",
+    "edge_agent/cli.py": "the command line's own usage errors have no public type; everything else goes on",
+}
 
 # Files that may be longer than LONGEST lines, and why.
 LONGEST = 300
-LONG: dict[str, str] = {}
+LONG = {
+    "edge_agent/spool.py": "the promise of delivery can be checked in one place",
+    "edge_agent/config.py": "composition root: one section after the other",
+    "edge_agent/agent.py": "composition root: one part after the other",
+}
 
 EMPTY_WORDS = {"util", "utils", "helper", "helpers", "manager", "handler", "base", "common", "misc", "lib"}
 
@@ -216,6 +241,8 @@ def test_only_supervisors_catch_everything(module):
         caught: list[ast.expr] = []
         if isinstance(node, ast.ExceptHandler):
             assert node.type is not None, f"{_file(module)}:{node.lineno}: bare except"
+            if isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None:
+                continue  # it cleans up and lets the error pass
             caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
             caught = node.args
