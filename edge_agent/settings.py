@@ -90,6 +90,8 @@ Region = Annotated[
 """Width, height, left and top in pixels: ``640x480+100+50``."""
 Watts = Annotated[float, _of("W", "180 kW")]
 """Watts, written with a unit: ``180 kW``."""
+Volts = Annotated[float, _of("V", "230 V")]
+"""Volts, written with a unit: ``230 V``."""
 
 
 class BusSection(Section):
