@@ -268,6 +268,27 @@ class Session:
             self._ended = MqttError(kind, f"{self.broker.url}: {reason}")
 
 
+def connect(
+    broker: Broker,
+    credentials: Credentials,
+    client_id: str,
+    clock: Clock,
+    *,
+    will: tuple[str, bytes] | None = None,
+    legacy: bool = False,
+) -> Session:
+    """An open session: MQTT 5, or 3.1.1 where the broker knows no better (or ``legacy``); raises MqttError."""
+    session = Session(broker, credentials, client_id, clock, legacy=legacy)
+    try:
+        session.open(will)
+    except MqttError as error:
+        session.close()
+        if error.kind != VERSION or legacy:
+            raise
+        return connect(broker, credentials, client_id, clock, will=will, legacy=True)
+    return session
+
+
 def read_secret(path: Path | None) -> str | None:
     """First line of a secret file; raises MqttError when it cannot be read."""
     if path is None:

@@ -108,12 +108,11 @@ class Publisher:
                 self._run_session(broker, stop, progress)
                 return
             except MqttError as error:
-                turn = self._after(error, broker, turn, backoff, opened_ns, stop, progress)
+                turn = self._after(error, turn, backoff, opened_ns, stop, progress)
 
     def _after(
         self,
         error: MqttError,
-        broker: Broker,
         turn: int,
         backoff: Backoff,
         opened_ns: int,
@@ -123,10 +122,6 @@ class Publisher:
         """Decide which broker is next and when; the next turn."""
         self._health.fault("mqtt", str(error))
         self._health.count(f"mqtt.{error.kind}")
-        if error.kind == mqtt.VERSION and broker.url not in self._legacy:
-            log.info("broker speaks MQTT 3.1.1 only", broker=broker.url)
-            self._legacy.add(broker.url)
-            return turn
         if self._clock.mono_ns() - opened_ns > 30 * NS:
             backoff.reset()  # it worked for a while: that was an outage, not a refusal
             turn = -1
@@ -142,8 +137,17 @@ class Publisher:
 
     def _run_session(self, broker: Broker, stop: threading.Event, progress: Callable[[], None]) -> None:
         """One connection, until stop (returns) or its end (raises MqttError)."""
-        session = Session(broker, self._settings, self._client_id, self._clock, legacy=broker.url in self._legacy)
-        session.open(will=(f"{self._root}/agent", message(self._state("offline"))))
+        session = mqtt.connect(
+            broker,
+            self._settings,
+            self._client_id,
+            self._clock,
+            will=(f"{self._root}/agent", message(self._state("offline"))),
+            legacy=broker.url in self._legacy,
+        )
+        if session.legacy and broker.url not in self._legacy:
+            log.info("broker speaks MQTT 3.1.1 only", broker=broker.url)
+            self._legacy.add(broker.url)
         reader = self._source.reader()
         flight = Flight(session, reader, self._source, self._settings, self._root, self._clock, self._health)
         graceful = False

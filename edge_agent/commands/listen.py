@@ -1,0 +1,81 @@
+"""``edge-agent listen``: the integrator's view, with proof of completeness."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edge_agent.clock import SystemClock
+from edge_agent.commands.options import ConfigFile, Json
+from edge_agent.config import find, load
+from edge_agent.errors import EdgeAgentError
+from edge_agent.listener import Listener
+from edge_agent.mqtt import Broker, Credentials, MqttError
+
+
+def register(app: typer.Typer) -> None:
+    @app.command(epilog="Example: edge-agent listen --broker mqtt://broker-a --seconds 60")
+    def listen(
+        broker: Annotated[str | None, typer.Option(help="Broker URL; default: the first one of the config.")] = None,
+        seconds: Annotated[float | None, typer.Option(min=0.1, help="End by itself after so long.")] = None,
+        topic: Annotated[str, typer.Option(help="What to subscribe to.")] = "edge/#",
+        username: Annotated[str | None, typer.Option(help="User name for the broker.")] = None,
+        password_file: Annotated[Path | None, typer.Option(help="File whose first line is the password.")] = None,
+        ca_file: Annotated[Path | None, typer.Option(help="CA certificate of the broker.")] = None,
+        cert_file: Annotated[Path | None, typer.Option(help="Client certificate.")] = None,
+        key_file: Annotated[Path | None, typer.Option(help="Key of the client certificate.")] = None,
+        config: ConfigFile = None,
+        json_: Json = False,
+    ) -> int:
+        """Subscribe, print, and prove that nothing is missing. Exit code 1: something is."""
+        if broker is None:
+            settings = load(find(config)).mqtt
+            if settings is None:
+                raise EdgeAgentError("the config has no broker", hint="name one with --broker mqtt://host")
+            where = Broker.parse(settings.brokers[0])
+            credentials: Credentials = settings
+        else:
+            try:
+                where = Broker.parse(broker)
+            except ValueError as error:
+                raise typer.BadParameter(str(error)) from error
+            credentials = Credentials(
+                username=username, password_file=password_file, ca_file=ca_file, cert_file=cert_file, key_file=key_file
+            )
+        return follow(where, credentials, topic, seconds, as_json=json_)
+
+
+def follow(broker: Broker, credentials: Credentials, topic: str, seconds: float | None, *, as_json: bool) -> int:
+    """Listen until the time is over or Ctrl-C; print the totals; the exit code."""
+    clock, stop = SystemClock(), threading.Event()
+    listener = Listener(broker, credentials, topic, clock, None if as_json else _print)
+    worker = threading.Thread(target=listener.body, args=(stop,), daemon=True)
+    worker.start()
+    if not listener.connected.wait(15):
+        stop.set()
+        raise MqttError("network", f"{broker.url} does not answer")
+    with contextlib.suppress(KeyboardInterrupt):
+        stop.wait(seconds)
+    stop.set()
+    worker.join(5)
+    totals = listener.completeness.totals()
+    if as_json:
+        print(json.dumps({**totals, "streams": listener.completeness.by_stream()}))
+    else:
+        print(json.dumps(totals))
+        for name, facts in listener.completeness.by_stream().items():
+            print(f"stream {name}: seq {facts['from']} to {facts['to']}, missing {facts['missing']}")
+    return 1 if totals["missing"] else 0
+
+
+def _print(topic: str, fields: dict[str, Any], size: int) -> None:
+    late = " late" if fields.get("late") else ""
+    seq = fields.get("seq", "")
+    rest = {name: value for name, value in fields.items() if name not in {"stream", "seq", "late", "clock", "boot"}}
+    text = json.dumps(rest, ensure_ascii=False)
+    print(f"{topic} {seq}{late} {text if len(text) < 400 else text[:400] + '…'} ({size} B)", flush=True)
