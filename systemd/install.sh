@@ -4,6 +4,7 @@
 #   sudo systemd/install.sh [OPTIONS]
 #
 #   --wheel FILE      install this wheel instead of the source tree that the script stands in
+#   --with LIST       optional parts too, as pyproject.toml names them: demo
 #   --python PROGRAM  the interpreter to build on (python3)
 #   --csi             for cameras on the Pi's ribbon cable: use the distribution's picamera2
 #   --root FOLDER     into the file system of an image; nothing is started
@@ -17,6 +18,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 source_tree=$(dirname "$here")
 root=
 wheel=
+with=
 python=python3
 csi=no
 action=install
@@ -32,7 +34,7 @@ usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; }
 
 while [ $# -gt 0 ]; do
     case $1 in
-        --wheel | --python | --root)
+        --wheel | --with | --python | --root)
             [ $# -ge 2 ] || { usage >&2 && exit 2; }
             declare "${1#--}=$2"
             shift
@@ -100,7 +102,7 @@ install_program() {
     # shellcheck disable=SC2086 # no option or one
     "$python" -m venv $options "$target"
     "$target/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
-        --constraint "$source_tree/requirements.lock" "$what"
+        --constraint "$source_tree/requirements.lock" "$what${with:+[$with]}"
     if [ -n "$root" ]; then # the image will see these files without our folder in front
         grep -rlIZ --exclude-dir=site-packages "$root/" "$target" | xargs -0 --no-run-if-empty sed -i "s#$root/#/#g"
     else
