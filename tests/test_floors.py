@@ -42,13 +42,15 @@ FLOORS: list[tuple[str, ...]] = [
         "edge_agent.plausibility",
         "edge_agent.evidence",
         "edge_agent.eye_link",
+        "edge_agent.child",
+        "edge_agent.grabber",
         "edge_agent.calibration",
         "edge_agent.notify",
         "edge_agent.logs",
     ),
     ("edge_agent.stages.*", "drivers.*", "models.*"),
     ("edge_agent.config",),
-    ("edge_agent.agent", "edge_agent.control", "edge_agent.remote"),
+    ("edge_agent.agent", "edge_agent.control", "edge_agent.remote", "edge_agent.eye_process"),
     ("edge_agent.commands.*",),
     ("edge_agent.cli", "edge_agent.__main__"),
 ]
@@ -95,6 +97,7 @@ TIMES = {
 
 # Who may catch Exception, and why.
 CATCH_ALL = {
+    "edge_agent/eye_process.py": "a judge that fails leaves the decision to the next; a process that fails is started again",
     "edge_agent/worker.py": "a stage that fails in an unforeseen way is restarted and leaves the rest alone",
     "edge_agent/cli.py": "the command line's own usage errors have no public type; everything else goes on",
 }
