@@ -141,25 +141,37 @@ def is_still(grey: npt.NDArray[np.uint8], before: npt.NDArray[np.uint8]) -> bool
 class Gate:
     """Says why a picture must not be judged. It remembers the picture before, to notice a frozen camera."""
 
-    def __init__(self, settings: PictureSection, size: tuple[int, int] | None) -> None:
+    def __init__(
+        self, settings: PictureSection, size: tuple[int, int] | None, roi: tuple[int, int, int, int] | None = None
+    ) -> None:
+        """``size``: width, height that a picture must have; ``roi``: width, height, left, top that are judged."""
         self._settings = settings
         self._size = size
+        self._roi = roi
         self._before: npt.NDArray[np.uint8] | None = None
         self._still = 0
+
+    def region(self, image: Image) -> Image:
+        """The part that is judged."""
+        if self._roi is None:
+            return image
+        width, height, left, top = self._roi
+        return image[top : top + height, left : left + width]
 
     def refuse(self, image: Image) -> str | None:
         """The reason, or None for a picture that may be judged."""
         height, width = image.shape[:2]
-        if self._size is not None and (width, height) != self._size:
+        region = self.region(image)
+        if self._size not in (None, (width, height)) or (self._roi and region.shape[1::-1] != self._roi[:2]):
             return WRONG_SIZE
-        grey = luminance(image)
+        grey = luminance(region)
         before, self._before = self._before, grey
         self._still = self._still + 1 if before is not None and is_still(grey, before) else 0
         if is_black(grey, self._settings.black_below):
             return BLACK
         if is_over_exposed(grey, self._settings.over_exposed_above):
             return OVER_EXPOSED
-        if has_flat_end(grey):
+        if has_flat_end(grey if self._roi is None else luminance(image)):
             return DAMAGED
         if 0 < self._settings.frozen_after <= self._still:
             return FROZEN

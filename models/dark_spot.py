@@ -47,8 +47,8 @@ class DarkSpot:
         row, column = divmod(int(filled.argmax()), grey.shape[1])
         score = float(filled[row, column]) / 255
         label = DEFECT if score >= self._threshold else GOOD
-        middle = [int((column + 0.5) * cell), int((row + 0.5) * cell)]
-        return Judgement(label, round(score, 4), self._threshold, {"at_px": middle})
+        where: dict[str, object] = {"at_px": [int((column + 0.5) * cell), int((row + 0.5) * cell)]}
+        return Judgement(label, round(score, 4), self._threshold, where if label == DEFECT else {})
 
 
 def cells(image: npt.NDArray[np.uint8], cell: int) -> npt.NDArray[np.float32]:

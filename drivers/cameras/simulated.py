@@ -106,9 +106,11 @@ class Simulated:
         elif self._frozen is not None:
             image = self._frozen
         if "black" in wrong:
-            return (image // 40).astype(image.dtype)
+            dark: Image = (image // 40).astype("uint8")
+            return dark
         if "over-exposed" in wrong:
-            return image | 0xFC
+            bright: Image = (image | 0xFC).astype("uint8")
+            return bright
         if "wrong-size" in wrong:
             return image[::2, ::2]
         return image
