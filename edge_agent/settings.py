@@ -57,9 +57,19 @@ def _of(base: str, example: str) -> Any:
     return BeforeValidator(_measure(table, example), json_schema_input_type=str)
 
 
-def _written(unit: str) -> PlainSerializer:
-    """As JSON a value carries its unit too, so that what was written can be read again."""
-    return PlainSerializer(lambda value: f"{value!r}{unit}", return_type=str, when_used="json-unless-none")
+def _written(table: dict[str, Any], between: str = "") -> PlainSerializer:
+    """As JSON a value is what a person would write, and reads back as exactly the same value."""
+    units = sorted(table.items(), key=lambda item: -item[1])
+
+    def write(value: float) -> str:
+        for unit, factor in units:
+            count = round(value / factor)
+            if count and count * factor == value:
+                return f"{count}{between}{unit}"
+        smallest = next(unit for unit, factor in units if factor == 1)
+        return f"{value!r}{between}{smallest}" if value else f"0{between}{smallest}"
+
+    return PlainSerializer(write, return_type=str, when_used="json-unless-none")
 
 
 def _pixels(pattern: str, example: str) -> BeforeValidator:
@@ -72,9 +82,13 @@ def _pixels(pattern: str, example: str) -> BeforeValidator:
     return BeforeValidator(parse, json_schema_input_type=str)
 
 
-Duration = Annotated[float, BeforeValidator(_duration, json_schema_input_type=str), _written("s")]
+Duration = Annotated[float, BeforeValidator(_duration, json_schema_input_type=str), _written(_DURATIONS)]
 """Seconds, written with a unit: ``200ms``, ``10s``, ``15min``."""
-Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str), _written("B")]
+Size = Annotated[
+    int,
+    BeforeValidator(_size, json_schema_input_type=str),
+    _written({unit: factor for unit, factor in _SIZES.items() if unit in ("B", "KiB", "MiB", "GiB")}),
+]
 """Bytes, written with a unit: ``64MiB``."""
 Resolution = Annotated[
     tuple[int, int],
@@ -88,9 +102,9 @@ Region = Annotated[
     PlainSerializer("{0[0]}x{0[1]}+{0[2]}+{0[3]}".format, return_type=str, when_used="json-unless-none"),
 ]
 """Width, height, left and top in pixels: ``640x480+100+50``."""
-Watts = Annotated[float, _of("W", "180 kW")]
+Watts = Annotated[float, _of("W", "180 kW"), _written({"W": 1.0, "kW": 1e3}, " ")]
 """Watts, written with a unit: ``180 kW``."""
-Volts = Annotated[float, _of("V", "230 V")]
+Volts = Annotated[float, _of("V", "230 V"), _written({"V": 1.0}, " ")]
 """Volts, written with a unit: ``230 V``."""
 
 
