@@ -11,7 +11,7 @@ parts whose settings changed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -20,14 +20,14 @@ import structlog
 
 from edge_agent.clock import Clock
 from edge_agent.config import BusPlan, Config
-from edge_agent.errors import EdgeAgentError, OutputError
+from edge_agent.errors import EdgeAgentError
 from edge_agent.flight import MqttSettings
 from edge_agent.health import Health
 from edge_agent.payload import decimals, stamp_fields
 from edge_agent.spool import Spool
 from edge_agent.stages.poll import Poll
 from edge_agent.stages.record import Recorder
-from edge_agent.vocabulary import AlarmChange, Reading, Verdict
+from edge_agent.vocabulary import Reading, Verdict
 from edge_agent.worker import Worker, stop_all
 
 log = structlog.get_logger("agent")
@@ -52,14 +52,6 @@ class Part:
     detail: Any = None
 
 
-@dataclass(slots=True)
-class _Fan:
-    """Where readings and verdicts go. Replaced as a whole when alarms change, so nothing is locked."""
-
-    alarm: Any = None
-    inputs: frozenset[str] = field(default_factory=frozenset)
-
-
 class Agent:
     """One line's daemon. ``start``, then ``stop``; ``reload`` in between."""
 
@@ -68,7 +60,7 @@ class Agent:
         self.clock = clock
         self.health = Health(clock)
         self._parts: dict[str, Part] = {}
-        self._fan = _Fan()
+        self._stage: Any = None
         self._since = clock.stamp()
         self._digits: dict[str, dict[str, int]] = {}
         self._faults_seen: object = None
@@ -127,10 +119,8 @@ class Agent:
 
     def safe(self) -> None:
         """Outputs to their safe state, whatever else hangs."""
-        part = self._parts.get("alarms")
-        if part is not None:
-            for output in part.detail[1]:
-                _quietly_safe(output)
+        if self._stage is not None:
+            self._stage.safe()
 
     def _stop_parts(self, names: list[str], deadline_s: float) -> list[str]:
         parts = [self._parts.pop(name) for name in names if name in self._parts]
@@ -206,6 +196,7 @@ class Agent:
             self.health,
             on_verdict=self._on_verdict,
             on_evidence=self.recorder.evidence,
+            relative_to=config.folder,
         )
         worker = Worker(f"camera.{plan.name}", eye.body, self.health, self.clock, max_silence_s=60.0)
         return Part(mark, [worker], detail=eye)
@@ -213,30 +204,17 @@ class Agent:
     def _alarm_part(self, mark: str, config: Config) -> Part:
         from edge_agent.stages.alarm import AlarmStage  # noqa: PLC0415 - only configs with alarms pay for it
 
-        outputs = []
-        for plan in config.outputs.values():
-            output = plan.cls(plan.name, plan.settings)
-            try:
-                output.open()
-            except OutputError as error:
-                self.health.fault(f"output.{plan.name}", str(error))
-            else:
-                self.health.clear(f"output.{plan.name}")
-            outputs.append(output)
+        outputs = [plan.cls(plan.name, plan.settings) for plan in config.outputs.values()]
         stage = AlarmStage(
-            config.alarms, outputs, self.clock, self.health, self._on_alarm, config.state_dir / "alarms.json"
+            config.alarms, outputs, self.clock, self.health, self.recorder.alarm, config.state_dir / "alarms.json"
         )
-        for output in outputs:
-            output.when_acknowledged(lambda: stage.acknowledge(None, "button"))
-        self._fan = _Fan(stage, stage.inputs)
+        stage.recall()
+        self._stage = stage
         worker = Worker("alarms", stage.body, self.health, self.clock, wake=stage.wake)
-        return Part(mark, [worker], lambda: self._close_alarms(stage, outputs), (stage, outputs))
+        return Part(mark, [worker], self._forget_stage, stage)
 
-    def _close_alarms(self, stage: Any, outputs: list[Any]) -> None:
-        if self._fan.alarm is stage:
-            self._fan = _Fan()
-        for output in outputs:
-            output.close()
+    def _forget_stage(self) -> None:
+        self._stage = None
 
     def _publish_part(self, mark: str, config: Config, settings: MqttSettings) -> Part:
         from edge_agent.stages.publish import Publisher  # noqa: PLC0415 - only configs with a broker pay for it
@@ -260,19 +238,14 @@ class Agent:
     # --- flow
 
     def _on_reading(self, reading: Reading) -> None:
-        fan = self._fan
-        if reading.device in fan.inputs:
-            fan.alarm.offer(reading)
+        if self._stage is not None:
+            self._stage.offer(reading)
         self.recorder.reading(reading)
 
     def _on_verdict(self, verdict: Verdict) -> None:
-        fan = self._fan
-        if verdict.subject in fan.inputs:
-            fan.alarm.offer(verdict)
+        if self._stage is not None:
+            self._stage.offer(verdict)
         self.recorder.verdict(verdict)
-
-    def _on_alarm(self, change: AlarmChange) -> None:
-        self.recorder.alarm(change)
 
     # --- what others may ask
 
@@ -327,6 +300,7 @@ class Agent:
             "recorded": self.recorder.recorded,
             "buses": buses,
             "alarms": self.alarms(),
+            "lamps": self._stage.lamps() if self._stage is not None else {},
             "faults": [
                 {"source": fault.source, "reason": fault.reason, "hint": fault.hint} for fault in self.health.faults()
             ],
@@ -334,23 +308,14 @@ class Agent:
         }
 
     def alarms(self) -> list[dict[str, object]]:
-        part = self._parts.get("alarms")
-        return list(part.detail[0].snapshot()) if part else []
+        return list(self._stage.snapshot()) if self._stage is not None else []
 
     @property
     def stage(self) -> Any:
         """The alarm stage, or None when no alarms are configured."""
-        part = self._parts.get("alarms")
-        return part.detail[0] if part else None
+        return self._stage
 
 
 def _starting_order(name: str) -> tuple[int, str]:
     order: Mapping[str, int] = {"publish": 0, "alarms": 1}
     return (order.get(name.partition(".")[0], 2), name)
-
-
-def _quietly_safe(output: Any) -> None:
-    try:
-        output.safe()
-    except OutputError as error:
-        log.error("output did not go safe", output=output.name, why=str(error))

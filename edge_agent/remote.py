@@ -61,8 +61,6 @@ def control(agent: Agent, question: dict[str, Any]) -> dict[str, Any]:
             return _acknowledge(agent, question.get("alarm"), str(question.get("who", "command line")))
         case "shelve":
             return _shelve(agent, question, str(question.get("who", "command line")))
-        case "unshelve":
-            return {"done": _stage(agent).unshelve(_alarm(agent, question), str(question.get("who", "command line")))}
         case "lamp-test":
             _stage(agent).lamp_test()
             return {"done": True}
@@ -109,22 +107,16 @@ def _stage(agent: Agent) -> Any:
     return agent.stage
 
 
-def _alarm(agent: Agent, question: dict[str, Any]) -> str:
-    name = question.get("alarm")
-    if not isinstance(name, str) or name not in agent.config.alarms:
-        known = ", ".join(agent.config.alarms)
-        raise EdgeAgentError(f"{name!r} is not an alarm", hint=f"there is {known}" if known else "")
-    return name
-
-
 def _acknowledge(agent: Agent, name: object, who: str) -> dict[str, Any]:
-    if name is not None:
-        name = _alarm(agent, {"alarm": name})
-    return {"acknowledged": _stage(agent).acknowledge(name, who)}
+    if name is not None and not isinstance(name, str):
+        raise EdgeAgentError("alarm must be a name, or left out for all")
+    return {"acknowledged": [change.alarm for change in _stage(agent).acknowledge(name, who)]}
 
 
 def _shelve(agent: Agent, question: dict[str, Any], who: str) -> dict[str, Any]:
+    """For ``seconds``; 0 takes it off the shelf."""
     seconds = question.get("seconds")
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 1 <= seconds <= 7 * 86400:
-        raise EdgeAgentError("seconds must be between 1 and 604800")
-    return {"shelved": _stage(agent).shelve(_alarm(agent, question), float(seconds), who)}
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= 7 * 86400:
+        raise EdgeAgentError("seconds must be between 0 and 604800")
+    changes = _stage(agent).shelve(str(question.get("alarm")), float(seconds), who)
+    return {"shelved": [change.alarm for change in changes]}
