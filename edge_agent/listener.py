@@ -11,7 +11,7 @@ from typing import Any
 from edge_agent import mqtt
 from edge_agent.clock import Clock
 from edge_agent.completeness import Completeness
-from edge_agent.mqtt import Broker, Credentials, Message, MqttError
+from edge_agent.mqtt import Broker, Credentials, Message, MqttError, Subscribed
 
 Show = Callable[[str, dict[str, Any], int], None]
 """``show(topic, fields, size_bytes)`` for every message; a picture's fields are its properties."""
@@ -47,12 +47,13 @@ class Listener:
         session = mqtt.connect(self._broker, self._credentials, self._client_id, self._clock)
         try:
             session.subscribe(self._topic)
-            self.connected.set()
             while not stop.is_set():
                 progress()
                 for event in session.step(0.2):
                     if isinstance(event, Message):
                         self.take(event)
+                    elif isinstance(event, Subscribed):
+                        self.connected.set()
         finally:
             session.close()
 

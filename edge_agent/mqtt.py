@@ -78,6 +78,12 @@ class Ack(NamedTuple):
     code: int
 
 
+class Subscribed(NamedTuple):
+    """The broker took a subscription: from now on nothing of it is missed."""
+
+    mid: int
+
+
 class Message(NamedTuple):
     """Something arrived. ``user``: MQTT 5 user properties."""
 
@@ -87,6 +93,9 @@ class Message(NamedTuple):
     duplicate: bool
     user: dict[str, str]
     expiry_s: int | None
+
+
+Event = Ack | Message | Subscribed
 
 
 class Broker(NamedTuple):
@@ -119,7 +128,7 @@ class Session:
         self.maximum_packet_bytes = 268_435_455
         self._credentials = credentials
         self._clock = clock
-        self._events: list[Ack | Message] = []
+        self._events: list[Event] = []
         self._ended: MqttError | None = None
         self._connected = False
         self._poll = select.poll()
@@ -137,6 +146,7 @@ class Session:
         client.connect_timeout = self._credentials.connect_timeout
         client.max_inflight_messages_set(65535)
         client.on_connect, client.on_publish = self._on_connect, self._on_publish
+        client.on_subscribe = self._on_subscribe
         client.on_disconnect, client.on_message = self._on_disconnect, self._on_message
         if will:
             client.will_set(will[0], will[1], qos=1, retain=True)
@@ -193,6 +203,7 @@ class Session:
         return info.mid
 
     def subscribe(self, topic: str) -> None:
+        """Ask for a topic; a Subscribed event says when it holds."""
         self._client.subscribe(topic, qos=1)
 
     def watch(self, fd: int) -> None:
@@ -200,7 +211,7 @@ class Session:
         self._wake_fd = fd
         self._poll.register(fd, select.POLLIN)
 
-    def step(self, timeout_s: float) -> list[Ack | Message]:
+    def step(self, timeout_s: float) -> list[Event]:
         """Wait for the network or the watched fd, handle it; what happened. Raises MqttError at the end."""
         client = self._client
         sock: Any = client.socket()
@@ -255,6 +266,12 @@ class Session:
 
     def _on_publish(self, _client: Any, _user: Any, mid: int, reason: Any, _properties: Any) -> None:
         self._events.append(Ack(mid, reason.value if reason is not None else 0))
+
+    def _on_subscribe(self, _client: Any, _user: Any, mid: int, reasons: Any, _properties: Any) -> None:
+        refused = [str(reason) for reason in reasons if reason.value >= 0x80]
+        if refused:
+            self._ended = MqttError(AUTH, f"{self.broker.url}: subscription refused: {', '.join(refused)}")
+        self._events.append(Subscribed(mid))
 
     def _on_message(self, _client: Any, _user: Any, message: Any) -> None:
         properties = getattr(message, "properties", None)

@@ -191,7 +191,7 @@ class Publisher:
             for event in session.step(min(wait_s, 1.0)):
                 if isinstance(event, Ack):
                     flight.acked(event)
-                else:
+                elif isinstance(event, Message):
                     self._received(session, event, flight)
             flight.settle()
             flight.check()
