@@ -46,6 +46,12 @@ class Slot:
             shot, self._shot = self._shot, None
             return shot
 
+    def clear(self) -> None:
+        """Forget the picture of a camera that is gone: what comes next is about the camera."""
+        with self._changed:
+            self.dropped += self._shot is not None
+            self._shot = None
+
     def wait_until_wanted(self, timeout_s: float) -> bool:
         """Whether somebody waits for a picture."""
         with self._changed:
@@ -90,6 +96,7 @@ class Grabber:
                 while not self._stop.is_set():
                     self._once()
             except CameraError as error:
+                self.slot.clear()
                 self._tell("fault", reason=error.reason, hint=error.hint, why=str(error))
             finally:
                 self._camera.close()

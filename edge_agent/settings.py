@@ -133,7 +133,7 @@ class PictureSection(Section):
         default=0.6, gt=0, le=1, description="Over-exposed: more than this share of the pixels is white."
     )
     frozen_after: int = Field(
-        default=10, ge=0, description="Frozen: so many pictures in a row without even the noise of a sensor; 0: never."
+        default=2, ge=0, description="Frozen: repeated so often without even the noise of a sensor; 0: never."
     )
 
 

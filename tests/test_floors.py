@@ -20,7 +20,7 @@ PACKAGES = ("edge_agent", "drivers", "models")
 FLOORS: list[tuple[str, ...]] = [
     ("edge_agent", "edge_agent.clock", "edge_agent.errors"),
     ("edge_agent.vocabulary",),
-    ("edge_agent.settings", "edge_agent.document"),
+    ("edge_agent.settings", "edge_agent.document", "edge_agent.declarations"),
     ("edge_agent.contracts",),
     ("edge_agent.schedule", "edge_agent.health"),
     ("edge_agent.catalogue",),
@@ -66,6 +66,7 @@ SPEECH = {
         "contracts",
         "settings",
         "document",
+        "declarations",
         "schedule",
         "health",
         "catalogue",
@@ -97,7 +98,7 @@ TIMES = {
 
 # Who may catch Exception, and why.
 CATCH_ALL = {
-    "edge_agent/eye_process.py": "a judge that fails leaves the decision to the next; a process that fails is started again",
+    "edge_agent/eye_process.py": "a judge that fails leaves it to the next; a process that fails is restarted",
     "edge_agent/worker.py": "a stage that fails in an unforeseen way is restarted and leaves the rest alone",
     "edge_agent/cli.py": "the command line's own usage errors have no public type; everything else goes on",
 }

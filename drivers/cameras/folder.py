@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from drivers.cameras.stream import RecordedPictureSection
 from edge_agent.clock import Clock
 from edge_agent.contracts import Frame
 from edge_agent.errors import CameraError, PictureError
@@ -21,6 +22,9 @@ class FolderSettings(CameraSection):
 
     source: Path = Field(description="The folder; whoever writes into it writes elsewhere first and renames.")
     loop: bool = Field(default=False, description="Begin again after the last picture.")
+    picture: RecordedPictureSection = Field(
+        default=RecordedPictureSection(), description="What a picture must be to be judged."
+    )
 
 
 class Folder:

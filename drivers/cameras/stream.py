@@ -13,7 +13,7 @@ from drivers import opencv
 from edge_agent.clock import Clock
 from edge_agent.contracts import Frame
 from edge_agent.errors import CameraError
-from edge_agent.settings import CameraSection, Duration
+from edge_agent.settings import CameraSection, Duration, PictureSection
 from edge_agent.vocabulary import BUSY, NOTHING_THERE, PERMISSION, TIMEOUT, UNPLUGGED, WIRE
 
 # The camera gives up before its process is killed, so that it can say why.
@@ -98,8 +98,20 @@ class V4l2:
             self._capture = None
 
 
+class VideoPictureSection(PictureSection):
+    """A video encoder removes the noise of a scene that stands still, so it takes longer to be sure."""
+
+    frozen_after: int = Field(
+        default=10, ge=0, description="Frozen: repeated so often without even the noise of a sensor; 0: never."
+    )
+
+
 class RtspSettings(CameraSection):
     """A network camera over RTSP."""
+
+    picture: VideoPictureSection = Field(
+        default=VideoPictureSection(), description="What a picture must be to be judged."
+    )
 
     source: str = Field(description="The address: `rtsp://10.0.0.9:554/stream1`, without a password.")
     user: str | None = Field(default=None, description="The user that the camera asks for.")
@@ -149,11 +161,22 @@ class Rtsp:
             self._capture = None
 
 
+class RecordedPictureSection(PictureSection):
+    """A recording may hold the same picture twice."""
+
+    frozen_after: int = Field(
+        default=0, ge=0, description="Frozen: repeated so often without even the noise of a sensor; 0: never."
+    )
+
+
 class VideoFileSettings(CameraSection):
     """A recording that is judged picture by picture."""
 
     source: Path = Field(description="The video file.")
     loop: bool = Field(default=False, description="Begin again at its end.")
+    picture: RecordedPictureSection = Field(
+        default=RecordedPictureSection(), description="What a picture must be to be judged."
+    )
 
 
 class VideoFile:

@@ -186,7 +186,8 @@ class Eye:
 
     def _check_pace(self, life: _Life) -> None:
         expected = self._settings.fps
-        life.slow = life.slow + 1 if expected is not None and self.fps < expected / 2 else 0
+        is_slow = expected is not None and 0 < self.fps < expected / 2  # none at all is another matter
+        life.slow = life.slow + 1 if is_slow else 0
         if life.slow >= _SLOW_AFTER:
             self._health.fault(f"{self._source}.pace", "slow", hint=f"{self.fps} of {expected} pictures per second")
         elif life.slow == 0:
