@@ -140,7 +140,9 @@ class ProfileFile(Section):
     byte_order: Order = Field(default="big", description="Order of the bytes within a word.")
     align: bool = Field(default=False, description="A read may not end inside a value.")
     holes: bool = Field(default=True, description="Whether a read may span registers that the table does not name.")
-    bridge: int | None = Field(default=None, ge=0, le=123, description="Widest hole that a read spans.")
+    bridge: int | None = Field(
+        default=None, ge=0, le=123, description="Widest hole worth a read, where wider than usual."
+    )
     groups: dict[str, Duration] = Field(default={}, description="Register groups and how often each is read.")
     identity: list[IdentityRow] = Field(default=[], description="What tells this meter from others; all must match.")
     discover: Literal["sunspec"] | None = Field(default=None, description="How the start of the map is found.")
