@@ -20,7 +20,7 @@ PACKAGES = ("edge_agent", "drivers", "models")
 FLOORS: list[tuple[str, ...]] = [
     ("edge_agent", "edge_agent.clock", "edge_agent.errors"),
     ("edge_agent.vocabulary",),
-    ("edge_agent.settings", "edge_agent.document", "edge_agent.declarations"),
+    ("edge_agent.settings", "edge_agent.document", "edge_agent.declarations", "edge_agent.declarations"),
     ("edge_agent.contracts",),
     ("edge_agent.schedule", "edge_agent.health"),
     ("edge_agent.catalogue",),
@@ -34,11 +34,14 @@ FLOORS: list[tuple[str, ...]] = [
         "edge_agent.conditions",
         "edge_agent.rules",
         "edge_agent.lamps",
+        "edge_agent.panel",
         "edge_agent.alarms",
         "edge_agent.annunciator",
         "edge_agent.payload",
         "edge_agent.mqtt",
         "edge_agent.flight",
+        "edge_agent.completeness",
+        "edge_agent.listener",
         "edge_agent.plausibility",
         "edge_agent.evidence",
         "edge_agent.eye_link",
@@ -51,6 +54,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("edge_agent.stages.*", "drivers.*", "models.*"),
     ("edge_agent.config",),
     ("edge_agent.agent", "edge_agent.control", "edge_agent.remote", "edge_agent.eye_process"),
+    ("edge_agent.demo.*",),
     ("edge_agent.commands.*",),
     ("edge_agent.cli", "edge_agent.__main__"),
 ]
@@ -78,14 +82,14 @@ DOORS: dict[str, set[str]] = {
     "pymodbus": {"drivers/modbus.py"},
     "serial": {"drivers/modbus_transport.py"},
     "smbus2": {"drivers/i2c.py"},
-    "gpiozero": {"drivers/gpio.py"},
+    "gpiozero": {"drivers/gpio_lines.py"},
     "cv2": {"drivers/opencv.py"},
     "picamera2": {"drivers/cameras/csi.py"},
     "paho": {"edge_agent/mqtt.py"},
     "onnxruntime": {"models/onnx_session.py"},
     "ai_edge_litert": {"models/tflite_session.py"},
     "tflite_runtime": {"models/tflite_session.py"},
-    "amqtt": {"edge_agent/commands/demo.py"},
+    "amqtt": {"edge_agent/demo/broker.py"},
 }
 
 # Who may ask the machine for the time or sleep, and why.
