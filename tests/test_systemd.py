@@ -6,11 +6,14 @@ import importlib.util
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from edge_agent.demo import scenario
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "systemd"
@@ -171,6 +174,37 @@ def test_inside_the_sandbox(claim, tmp_path):
     if done.returncode == 77:
         pytest.skip(done.stderr.strip())
     assert done.returncode == 0, done.stderr
+
+
+@needs_systemd
+def test_a_whole_line_lives_in_the_sandbox(tmp_path):
+    """A daemon with everything starts, feeds the watchdog and ends as systemd asks, with nothing refused."""
+    (tmp_path / "config.yaml").write_text(scenario.config(1, 60, every=None))
+    runtime = {"STATE_DIRECTORY": str(tmp_path / "state"), "RUNTIME_DIRECTORY": str(tmp_path)}
+    watch = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
+    command = [sys.executable, "-m", "edge_agent", "run", "--config", str(tmp_path / "config.yaml")]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear, (tmp_path / "log").open("w") as log:
+        ear.bind(watch["NOTIFY_SOCKET"])
+        ear.settimeout(60)
+        daemon = subprocess.Popen(
+            [sys.executable, SANDBOX, UNIT, *command], env=os.environ | runtime | watch, stderr=log
+        )
+        try:
+            heard = [ear.recv(4096).decode()]
+            while not re.match(r"STATUS=\d\d+ rows recorded, mqtt at fault$", heard[-1]):  # there is no broker
+                heard.append(ear.recv(4096).decode())
+        except TimeoutError:
+            daemon.kill()
+            if daemon.wait() == 77:
+                pytest.skip((tmp_path / "log").read_text().strip())
+            raise AssertionError((tmp_path / "log").read_text()) from None
+        daemon.terminate()
+        while heard[-1] != "STOPPING=1":
+            heard.append(ear.recv(4096).decode())
+        assert daemon.wait(30) == 0
+    assert heard[0].startswith("READY=1\n")
+    assert "WATCHDOG=1" in heard
+    assert "not permitted" not in (tmp_path / "log").read_text()
 
 
 # --- the installer
