@@ -112,8 +112,10 @@ class ModbusDevice:
         while position < len(steps):
             step = steps[position]
             position += 1
-            request = self._unlike_owed(step) if unit.pending else step.request
+            request = step.request
             try:
+                if unit.pending:
+                    request = self._unlike_owed(step)
                 data = ask(request, unit)
             except WireError:
                 raise
@@ -177,29 +179,31 @@ class ModbusDevice:
             barriers=self._profile.barriers,
             cuts=self._cuts,
         )
-        return tuple(_Step(block, self._request(block), Decoder(block.registers, block.start)) for block in blocks)
+        return tuple(
+            _Step(block, self._request(block, block.count), Decoder(block.registers, block.start)) for block in blocks
+        )
 
-    def _request(self, block: Block, extra: int = 0) -> Request:
-        count = block.count + extra
+    def _request(self, block: Block, count: int) -> Request:
         return self._link.exchange.request(self.unit.number, block.fc, self._base + block.start, count)
 
     def _unlike_owed(self, step: _Step) -> Request:
         """The request, lengthened if its reply could be taken for one that is still owed.
 
-        Where the meter does not allow that, the same request: the line then waits longer.
+        Where the meter does not allow that, the same request: the line then waits longer. Raises DeviceError
+        when every length is owed: asking more would only make a slow unit slower.
         """
         owed = self.unit.owes(self._link.clock.mono_ns())
         block = step.block
         if block.count not in owed or not self._may_lengthen:
             return step.request
-        for extra in range(1, _MOST_EXTRA + 1):
-            end = block.start + block.count + extra
+        for count in range(block.count + 1, block.count + _MOST_EXTRA + 1):
+            end = block.start + count
             crosses = any(block.start < barrier < end for barrier in self._profile.barriers)
-            if crosses or end > 0x10000 - self._base or block.count + extra > self._profile.max_registers:
-                break
-            if block.count + extra not in owed:
-                return self._request(block, extra)
-        return step.request
+            if crosses or self._base + end > 0x10000 or count > self._profile.max_registers:
+                return step.request
+            if count not in owed:
+                return self._request(block, count)
+        raise DeviceError(TIMEOUT, f"unit {self.unit.number} still owes answers to {len(owed)} requests")
 
     def _enabled(self) -> list[Register]:
         return [row for row in self._registers if row.name not in self._refused]

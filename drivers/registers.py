@@ -86,7 +86,9 @@ def load_profile(name_or_path: str, folder: Path) -> MeterProfile:
 @lru_cache(maxsize=64)
 def _load(path: Path, _changed_ns: int, _size: int) -> MeterProfile:
     document = parse(path.read_text(encoding="utf-8"), str(path))
-    file = validate(document, ProfileFile)
+    file = None
+    if document.data is not None or not document.problems:
+        file = validate(document, ProfileFile)
     if isinstance(document.data, dict):
         _check_rows(document)
     if file is None or document.problems:
