@@ -141,9 +141,9 @@ UNITS: Final[dict[str, tuple[str, float]]] = {
 }
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, known: Iterable[object]) -> str:
     """A clause that names the closest right words (`` — did you mean …?``), or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
+    close = difflib.get_close_matches(word, [str(each) for each in known], n=3, cutoff=0.5)
     return f" — did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
 
 
