@@ -19,6 +19,12 @@ BUSES: Final[dict[str, str]] = {
     "simulated-i2c": "drivers.simulated.i2c:SimulatedI2c",
 }
 
+# How long a device keeps its wire busy, where that can be told from baud rate and plan.
+WIRE_TIMES: Final[dict[str, str]] = {
+    "modbus-rtu": "drivers.modbus_time:rtu",
+    "modbus-rtu-over-tcp": "drivers.modbus_time:rtu",
+}
+
 # A scan asks in this order: where parts share an address, first the question that harms none of the others.
 SENSORS: Final[dict[str, str]] = {
     "hdc3020": "drivers.sensors.hdc302x:HDC302X",

@@ -6,20 +6,22 @@ The declarations stand beside their use (each driver, each stage); here they are
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from edge_agent import catalogue
 from edge_agent.alarms import AlarmSettings
+from edge_agent.clock import ManualClock
 from edge_agent.contracts import Profile
 from edge_agent.document import Document, parse, validate
-from edge_agent.errors import ConfigError, Problem, ProfileError
+from edge_agent.errors import ConfigError, Problem, ProfileError, RuleError
 from edge_agent.flight import MqttSettings
 from edge_agent.rules import Rule, check
+from edge_agent.rules import parse as parse_rule
 from edge_agent.settings import Duration, Section, Size
 from edge_agent.vocabulary import DEFECT, GOOD, NOT_INSPECTED, UNKNOWN, Quantity, nearest
 
@@ -28,6 +30,15 @@ _NAME: Final = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
 _LATER: Final = ("models", "energy", "web")
 
 Entries = dict[str, dict[str, Any]]
+
+
+def _named(name: str) -> str:
+    if not _NAME.match(name):
+        raise ValueError(f"{name!r} must be made of letters, digits, _ and - (it becomes a topic)")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_named)]
 
 
 class SpoolSettings(Section):
@@ -52,8 +63,8 @@ class SpoolSettings(Section):
 class Root(Section):
     """The whole file; the entries of the open sections are checked by the kind that they name."""
 
-    site: str = Field(pattern=_NAME.pattern, description="The site (ISA-95), as it stands in topics.")
-    line: str = Field(pattern=_NAME.pattern, description="The production line, as it stands in topics.")
+    site: Name = Field(description="The site (ISA-95), as it stands in topics.")
+    line: Name = Field(description="The production line, as it stands in topics.")
     state_dir: Path = Field(
         default=Path("/var/lib/edge-agent"), description="Where the database, evidence and calibrations live."
     )
@@ -77,10 +88,14 @@ class BusPlan:
 
 @dataclass(frozen=True, slots=True)
 class DevicePlan:
+    """A device of the config. ``quantities``: what it will publish; ``periods``: of its groups, in seconds."""
+
     name: str
     bus: str
     settings: Any
     profile: Profile
+    quantities: Mapping[str, Quantity]
+    periods: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +135,18 @@ class Config:
         return [device for device in self.devices.values() if device.bus == bus]
 
 
+def wire_times(bus: BusPlan, wire: Any, devices: Iterable[DevicePlan]) -> list[tuple[str, str, float, int, float]]:
+    """Device, group, seconds that the line is busy with it at least, requests, period; empty for other wires."""
+    if bus.settings.kind not in catalogue.WIRE_TIMES:
+        return []
+    busy = catalogue.load(catalogue.WIRE_TIMES, bus.settings.kind)
+    return [
+        (device.name, group, busy_s, requests, device.periods[group])
+        for device in devices
+        for group, (busy_s, requests) in busy(wire, bus.settings, device.settings, device.profile).items()
+    ]
+
+
 def find(path: Path | None) -> Path:
     """The config file to use: the one named, else the first default that exists."""
     if path is not None:
@@ -147,8 +174,8 @@ def loads(text: str, path: Path) -> Config:
     """As :func:`load`, from text; ``path`` gives the names in messages and the folder."""
     document = parse(text, str(path))
     if not isinstance(document.data, dict):
-        document.problems.append(Problem(1, "", "is not a config: it needs at least site and line", str(path)))
-        raise ConfigError(document.problems)
+        nothing = Problem(1, "", "is not a config: it needs at least site and line", str(path))
+        raise ConfigError(document.problems or [nothing])
     config = _Reader(document, path.resolve()).read()
     if document.problems or config is None:
         raise ConfigError(dict.fromkeys(document.problems))
@@ -163,20 +190,22 @@ class _Reader:
         self._path = path
         self._folder = path.parent
         self._data: dict[str, Any] = document.data
-        self._sound = True
 
     def read(self) -> Config | None:
         for key in _LATER:
             if key in self._data:
                 self._document.complain((key,), "is not part of this version")
+                del self._data[key]
         self._check_shapes()
         root = validate(self._document, Root)
         buses = self._buses()
         devices = self._devices(buses)
         cameras = self._kinds("cameras", catalogue.CAMERAS)
         outputs = self._kinds("outputs", catalogue.OUTPUTS)
-        self._addresses(devices)
-        alarms, rules = self._alarms(devices, cameras)
+        self._units(devices)
+        self._ports(buses)
+        self._models(cameras)
+        alarms, rules = self._alarms(devices)
         if root is None:
             return None
         return Config(
@@ -242,7 +271,7 @@ class _Reader:
         if kind is None:
             self._document.complain(at, f"kind is missing; one of {', '.join(table)}")
             return None
-        if kind not in table:
+        if not isinstance(kind, str) or kind not in table:
             self._document.complain(
                 (*at, "kind"), f"{kind!r} is not a kind" + (nearest(str(kind), table) or "; one of " + ", ".join(table))
             )
@@ -252,32 +281,54 @@ class _Reader:
     def _devices(self, buses: Mapping[str, BusPlan]) -> dict[str, DevicePlan]:
         plans = {}
         known = self._data.get("buses") or {}
+        wires = {name: bus.kind(name, bus.settings, ManualClock()) for name, bus in buses.items()}
         for name, entry in self._entries("devices"):
             at = ("devices", name)
-            bus = buses.get(entry.get("bus", ""))
+            wanted = entry.get("bus")
+            bus = buses.get(wanted) if isinstance(wanted, str) else None
             if bus is None:
                 self._explain_bus(at, entry, known)
                 continue
             settings = validate(self._document, bus.kind.DeviceSettings, at)
             profile = self._profile(at, bus, entry, settings)
-            if settings is not None and profile is not None:
-                plans[name] = DevicePlan(name, bus.name, settings, profile)
+            if settings is None or profile is None:
+                continue
+            try:
+                device = wires[bus.name].device(name, settings, profile)  # as the daemon will, and no I/O
+            except ProfileError as error:
+                self._document.complain(at, str(error))
+                continue
+            plans[name] = DevicePlan(name, bus.name, settings, profile, device.quantities, device.groups)
+        for bus in buses.values():
+            self._schedule(bus, wires[bus.name], [plan for plan in plans.values() if plan.bus == bus.name])
         return plans
+
+    def _schedule(self, bus: BusPlan, wire: Any, devices: list[DevicePlan]) -> None:
+        """A line that is asked for more than it can carry would only show skipped readings."""
+        share = sum(busy_s / period_s for _, _, busy_s, _, period_s in wire_times(bus, wire, devices))
+        if share > 1:
+            self._document.complain(
+                ("buses", bus.name),
+                f"cannot be done: its devices need {share:.0%} of the line's time at {bus.settings.baudrate} baud;"
+                " read them less often, raise the baud rate or use another line for some",
+            )
 
     def _explain_bus(self, at: tuple[str, str], entry: Mapping[str, Any], known: Mapping[str, Any]) -> None:
         wanted = entry.get("bus")
         if wanted is None:
             self._document.complain(at, "bus is missing")
-        elif wanted not in known:
+        elif not isinstance(wanted, str) or wanted not in known:
             self._document.complain((*at, "bus"), f"{wanted!r} is not a bus of this file{nearest(str(wanted), known)}")
         # else: the bus itself is wrong, which is said at the bus
 
     def _profile(self, at: tuple[str, str], bus: BusPlan, entry: Mapping[str, Any], settings: Any) -> Profile | None:
         if settings is None:
             # The entry is wrong somewhere; its profile may still be, and all mistakes come at once.
-            if not isinstance(entry.get("profile"), str):
+            fields = bus.kind.DeviceSettings.model_fields
+            words = [name for name, setting in fields.items() if setting.annotation is str]
+            if not all(isinstance(entry.get(name), str) for name in words):
                 return None
-            settings = bus.kind.DeviceSettings.model_construct(**{"bus": bus.name, **entry})
+            settings = bus.kind.DeviceSettings.model_construct(**{name: entry[name] for name in words})
         try:
             profile: Profile = bus.kind.profile(settings, self._folder)
         except ProfileError as error:
@@ -285,26 +336,34 @@ class _Reader:
             return None
         return profile
 
-    def _addresses(self, devices: Mapping[str, DevicePlan]) -> None:
-        """Two devices cannot answer at one address."""
-        seen: dict[tuple[str, str, object], str] = {}
+    def _units(self, devices: Mapping[str, DevicePlan]) -> None:
+        """Two meters cannot answer at one unit; one may stand twice with different profiles (a second map)."""
+        seen: dict[tuple[str, object, str], str] = {}
         for device in devices.values():
-            for key in ("unit", "address"):
-                address = getattr(device.settings, key, None)
-                if address is None:
-                    continue
-                first = seen.setdefault((device.bus, key, address), device.name)
-                if first != device.name and self._overlap(devices[first], device):
-                    self._document.complain(
-                        ("devices", device.name, key), f"{address} on {device.bus} is {first} already"
-                    )
+            unit = getattr(device.settings, "unit", None)
+            if unit is not None:
+                first = seen.setdefault((device.bus, unit, device.settings.profile), device.name)
+                if first != device.name:
+                    message = f"{unit} on {device.bus} is {first} already"
+                    self._document.complain(("devices", device.name, "unit"), message)
 
-    @staticmethod
-    def _overlap(one: DevicePlan, other: DevicePlan) -> bool:
-        # One unit may stand twice with different profiles (a meter's second map), never with the same.
-        return bool(
-            one.settings.profile == other.settings.profile or getattr(one.settings, "address", None) is not None
-        )
+    def _ports(self, buses: Mapping[str, BusPlan]) -> None:
+        """A wire has one bus: two that open it would answer each other's questions."""
+        seen: dict[tuple[str, object], str] = {}
+        for bus in buses.values():
+            for key, kind in (("port", str), ("number", int)):
+                wire = getattr(bus.settings, key, None)
+                if isinstance(wire, kind) and not hasattr(bus.settings, "host"):
+                    first = seen.setdefault((key, wire), bus.name)
+                    if first != bus.name:
+                        self._document.complain(("buses", bus.name, key), f"{wire} is {first} already")
+
+    def _models(self, cameras: Mapping[str, KindPlan]) -> None:
+        for camera in cameras.values():
+            if camera.settings.model is not None:
+                self._document.complain(
+                    ("cameras", camera.name, "model"), "is not part of this version; a rule decides"
+                )
 
     def _kinds(self, section: str, table: dict[str, str]) -> dict[str, KindPlan]:
         plans = {}
@@ -315,28 +374,21 @@ class _Reader:
                 plans[name] = KindPlan(name, entry["kind"], cls, settings)
         return plans
 
-    def _alarms(
-        self, devices: Mapping[str, DevicePlan], cameras: Mapping[str, KindPlan]
-    ) -> tuple[dict[str, AlarmSettings], dict[str, Rule]]:
-        quantities: dict[str, Mapping[str, Quantity]] = {
-            name: plan.profile.quantities for name, plan in devices.items()
-        }
-        subjects = {name: frozenset({GOOD, DEFECT, NOT_INSPECTED, UNKNOWN}) for name in cameras}
-        # What is named but itself wrong is complained about at its own place, not here again.
-        broken = {
-            name
-            for section in ("devices", "cameras")
-            for name, _ in self._entries(section)
-            if name not in quantities and name not in subjects
-        }
+    def _alarms(self, devices: Mapping[str, DevicePlan]) -> tuple[dict[str, AlarmSettings], dict[str, Rule]]:
+        quantities: dict[str, Mapping[str, Quantity]] = {name: plan.quantities for name, plan in devices.items()}
+        subjects = {name: frozenset({GOOD, DEFECT, NOT_INSPECTED, UNKNOWN}) for name, _ in self._entries("cameras")}
+        # A device that is itself wrong is complained about at its own place, not here again.
+        broken = {name for name, _ in self._entries("devices") if name not in quantities}
         settings: dict[str, AlarmSettings] = {}
         rules: dict[str, Rule] = {}
-        for name, _ in self._entries("alarms"):
+        for name, entry in self._entries("alarms"):
             found = validate(self._document, AlarmSettings, ("alarms", name))
-            if found is None:
-                continue
-            settings[name] = found
-            rules[name] = rule = found.rule()
+            try:
+                rule = found.rule() if found else parse_rule(str(entry.get("when", "")))
+            except RuleError:
+                continue  # named already
+            if found is not None:
+                settings[name], rules[name] = found, rule
             for message in check(rule, quantities, subjects):
                 if not any(repr(word) in message for word in broken):
                     self._document.complain(("alarms", name, "when"), message)

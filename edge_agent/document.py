@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import UnionType
-from typing import Any, Final, TypeVar, Union, get_args, get_origin
+from typing import Any, Final, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from edge_agent.declarations import as_written, keys_at, type_at
 from edge_agent.errors import Problem
 from edge_agent.vocabulary import nearest
 
@@ -22,6 +22,14 @@ MAX_DEPTH: Final = 20
 
 _PLAIN: Final = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 Loader: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SYNTAX_HINTS: Final = {
+    "found a tab character that violates indentation": "; indent with spaces",
+    "found character that cannot start any token": "; indent with spaces, and put text with @, ` or % in quotes",
+    "mapping values are not allowed in this context": "; put text with a colon in quotes",
+    "did not find expected key": "; look at the indentation here and in the line above",
+    "did not find expected ',' or ']'": "; a [ is not closed",
+    "did not find expected ',' or '}'": "; a { is not closed",
+}
 Path = tuple[object, ...]
 S = TypeVar("S", bound=BaseModel)
 
@@ -69,9 +77,11 @@ def parse(text: str, file: str) -> Document:
         if root is not None:
             document.data = _build(document, root, (), set())
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        document.problems.append(Problem(line, "", f"is not YAML: {error.problem}", file))
-    except yaml.YAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f", column {mark.column + 1}" if mark else ""
+        message = f"is not YAML{where}: {error.problem}{_SYNTAX_HINTS.get(str(error.problem), '')}"
+        document.problems.append(Problem(mark.line + 1 if mark else 1, "", message, file))
+    except (yaml.YAMLError, UnicodeEncodeError) as error:
         document.problems.append(Problem(1, "", f"is not YAML: {error}", file))
     return document
 
@@ -118,6 +128,10 @@ def _build(document: Document, node: yaml.Node, path: Path, seen: set[int]) -> A
 def _scalar(document: Document, node: yaml.ScalarNode, path: Path) -> Any:
     # YAML 1.1 would make a boolean of ``off``, minutes of ``1:30`` and a date of ``2026-11-20``: people mean words.
     kind = node.tag.rpartition(":")[2]
+    if "\0" in node.value:
+        message = "cannot be read: it contains a NUL character"
+        document.problems.append(Problem(node.start_mark.line + 1, ".".join(map(str, path)), message, document.file))
+        return None
     if (
         (kind == "bool" and node.value.lower() not in ("true", "false"))
         or (kind in ("int", "float") and ":" in node.value)
@@ -145,30 +159,49 @@ def validate(document: Document, model: type[S], at: Path = ()) -> S | None:
     return None
 
 
+_BOUNDS: Final = {
+    "greater_than": ("gt", "more than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+}
+_SHAPES: Final = {
+    "dict_type": "must be lines of `key: value`",
+    "model_type": "must be lines of `key: value`",
+    "model_attributes_type": "must be lines of `key: value`",
+    "list_type": "must be a list, like [a, b]",
+    "tuple_type": "must be a list, like [a, b]",
+    "string_type": "must be text; put it in quotes",
+    "path_type": "must be a path",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+}
+
+
 def _sentence(detail: Mapping[str, Any], model: type[BaseModel]) -> str:
-    kind, loc = detail["type"], detail["loc"]
+    kind, place, found = detail["type"], detail["loc"], detail["input"]
     if kind == "extra_forbidden":
-        return f"unknown key{nearest(str(loc[-1]), _keys_at(model, loc[:-1]))}"
+        return f"unknown key{nearest(str(place[-1]), keys_at(model, place[:-1]))}"
     if kind == "missing":
         return "is missing"
     message = str(detail["msg"]).removeprefix("Value error, ")
-    if kind in ("literal_error", "enum"):
-        known = re.findall(r"'([^']*)'", str(detail.get("ctx", {}).get("expected", "")))
-        return f"{message}, not {detail['input']!r}{nearest(str(detail['input']), known)}"
     if kind == "value_error":
         return message  # ours: it already says what was written
-    return message if isinstance(detail["input"], dict | list) else f"{message}, not {detail['input']!r}"
-
-
-def _keys_at(annotation: Any, loc: Path) -> list[str]:
-    """The keys that a model accepts at a location: through its fields, lists and maps."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        if not loc:
-            return list(annotation.model_fields)
-        known = annotation.model_fields.get(str(loc[0]))
-        return _keys_at(known.annotation, loc[1:]) if known else []
-    if get_origin(annotation) in (Union, UnionType):
-        # pydantic may name the member of the union in the location; both ways are tried
-        return [key for member in get_args(annotation) for key in _keys_at(member, loc) or _keys_at(member, loc[1:])]
-    arguments = get_args(annotation)
-    return _keys_at(arguments[-1], loc[1:]) if arguments and loc else []
+    written, close = "empty" if found is None else repr(found), ""
+    if kind in ("literal_error", "enum"):
+        expected = str(detail.get("ctx", {}).get("expected", ""))
+        message, close = f"must be {expected}", nearest(str(found), re.findall(r"'([^']*)'", expected))
+    elif kind in _BOUNDS:
+        annotation = type_at(model, place)
+        key, words = _BOUNDS[kind]
+        message = f"must be {words} {as_written(annotation, detail['ctx'][key])}"
+        written = found if isinstance(found, str) else as_written(annotation, found)
+    else:
+        message = _SHAPES.get(kind) or message.replace("Input should", "must")
+    return message if isinstance(found, dict | list) else f"{message}, not {written}{close}"
