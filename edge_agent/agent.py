@@ -18,7 +18,7 @@ from typing import Any
 
 import structlog
 
-from edge_agent.clock import Clock
+from edge_agent.clock import NS, Clock, iso
 from edge_agent.config import BusPlan, Config
 from edge_agent.errors import EdgeAgentError
 from edge_agent.flight import MqttSettings
@@ -64,6 +64,7 @@ class Agent:
         self._since = clock.stamp()
         self._digits: dict[str, dict[str, int]] = {}
         self._faults_seen: object = None
+        self._latest: dict[str, Reading] = {}
         settings = config.spool
         self.spool = Spool(
             config.state_dir / "spool.db",
@@ -238,6 +239,7 @@ class Agent:
     # --- flow
 
     def _on_reading(self, reading: Reading) -> None:
+        self._latest[reading.device] = reading
         if self._stage is not None:
             self._stage.offer(reading)
         self.recorder.reading(reading)
@@ -291,10 +293,15 @@ class Agent:
             if name.startswith("bus.")
         }
         publisher = self.publisher
+        state = self.state("online")
+        devices: Any = state["devices"]
+        for name, fields in devices.items():
+            fields.update(self._device_status(name))
         return {
-            **self.state("online"),
+            **state,
             "line": f"{self.config.site}/{self.config.line}",
             "since": stamp_fields(self._since)["at"],
+            "uptime_s": (self.clock.mono_ns() - self._since.mono_ns) // NS,
             "broker": publisher.broker if publisher else None,
             "spool": self.spool.usage(),
             "recorded": self.recorder.recorded,
@@ -302,10 +309,24 @@ class Agent:
             "alarms": self.alarms(),
             "lamps": self._stage.lamps() if self._stage is not None else {},
             "faults": [
-                {"source": fault.source, "reason": fault.reason, "hint": fault.hint} for fault in self.health.faults()
+                {"source": fault.source, "reason": fault.reason, "hint": fault.hint, "since": iso(fault.since_ms)}
+                for fault in self.health.faults()
             ],
             "counters": self.health.counters(),
         }
+
+    def _device_status(self, name: str) -> dict[str, object]:
+        """What it said last, and how it answers where its driver counts that."""
+        plan = self.config.devices[name]
+        fields: dict[str, object] = {"bus": plan.bus}
+        last = self._latest.get(name)
+        if last is not None:
+            fields |= {"at": iso(last.at.wall_ms), "values": last.values, "absent": last.absent}
+        part = self._parts.get(f"bus.{plan.bus}")
+        for device in part.detail.devices if part else ():
+            if device.name == name and hasattr(device, "stats"):
+                fields |= {"stats": dict(device.stats), "latency_ms": device.latency_ms()}
+        return fields
 
     def alarms(self) -> list[dict[str, object]]:
         return list(self._stage.snapshot()) if self._stage is not None else []

@@ -83,6 +83,7 @@ class Spool:
         self._db = Database(None)
         self._next_seq = 1
         self._bytes = 0
+        self._written_bytes = 0  # since the start
         self._rows = 0
         self._boot = 0
         self._anchored = False
@@ -229,7 +230,9 @@ class Spool:
                 db.execute("UPDATE meta SET value=? WHERE key='next_seq'", (self._next_seq + len(kept),))
         self._next_seq += len(kept)
         self._rows += len(kept) - freed_rows
-        self._bytes += sum(len(row.body) + ROW_OVERHEAD_BYTES for row in rows) - freed
+        size = sum(len(row.body) + ROW_OVERHEAD_BYTES for row in rows)
+        self._written_bytes += size
+        self._bytes += size - freed
         return kept
 
     def _numbered(self, seq: int, row: Row) -> Stored:
@@ -380,6 +383,7 @@ class Spool:
             "stream": self.stream,
             "rows": self._rows,
             "bytes": self._bytes,
+            "written_bytes": self._written_bytes,
             "limit_bytes": self._limit_bytes,
             "volatile": self.volatile,
             "oldest": iso(oldest[0]) if oldest else None,

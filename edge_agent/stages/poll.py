@@ -177,6 +177,10 @@ class Poll:
             if periodic.is_due(now_ns) and (missed := periodic.advance(now_ns)):
                 self._health.count(f"bus.{self.name}.skipped", missed)
 
+    @property
+    def devices(self) -> list[Device]:
+        return [polled.device for polled in self._polled]
+
     def utilisation(self) -> float:
         """Share of the time that the wire was busy since the start, 0 to 1."""
         elapsed = self._clock.mono_ns() - self.started_ns
