@@ -292,17 +292,33 @@ def connect(
     clock: Clock,
     *,
     will: tuple[str, bytes] | None = None,
-    legacy: bool = False,
+    legacy: bool | None = None,
 ) -> Session:
-    """An open session: MQTT 5, or 3.1.1 where the broker knows no better (or ``legacy``); raises MqttError."""
+    """An open session; raises MqttError. ``legacy``: whether the broker speaks 3.1.1 only; None: find out.
+
+    Finding out takes a session without a will: a broker that knows no better (amqtt) stumbles over the
+    will of MQTT 5 and never comes to say that it does not know the version.
+    """
+    if legacy is None:
+        session = Session(broker, credentials, client_id, clock)
+        try:
+            session.open()
+        except MqttError as error:
+            session.close()
+            if error.kind != VERSION:
+                raise
+            legacy = True
+        else:
+            if will is None:
+                return session
+            session.close()
+            legacy = False
     session = Session(broker, credentials, client_id, clock, legacy=legacy)
     try:
         session.open(will)
-    except MqttError as error:
+    except MqttError:
         session.close()
-        if error.kind != VERSION or legacy:
-            raise
-        return connect(broker, credentials, client_id, clock, will=will, legacy=True)
+        raise
     return session
 
 

@@ -58,7 +58,7 @@ class Publisher:
         self._state = state
         self._on_command = on_command
         self._brokers = [Broker.parse(url) for url in settings.brokers]
-        self._legacy: set[str] = set()
+        self._legacy: dict[str, bool] = {}  # broker → whether it speaks MQTT 3.1.1 only
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._lock = threading.Lock()
         self._live: deque[Stored] = deque()
@@ -122,6 +122,8 @@ class Publisher:
         """Decide which broker is next and when; the next turn."""
         self._health.fault("mqtt", str(error))
         self._health.count(f"mqtt.{error.kind}")
+        if error.kind == mqtt.VERSION:
+            self._legacy.clear()  # the broker was exchanged for one that speaks another version
         if self._clock.mono_ns() - opened_ns > 30 * NS:
             backoff.reset()  # it worked for a while: that was an outage, not a refusal
             turn = -1
@@ -143,11 +145,11 @@ class Publisher:
             self._client_id,
             self._clock,
             will=(f"{self._root}/agent", message(self._state("offline"))),
-            legacy=broker.url in self._legacy,
+            legacy=self._legacy.get(broker.url),
         )
         if session.legacy and broker.url not in self._legacy:
             log.info("broker speaks MQTT 3.1.1 only", broker=broker.url)
-            self._legacy.add(broker.url)
+        self._legacy[broker.url] = session.legacy
         reader = self._source.reader()
         flight = Flight(session, reader, self._source, self._settings, self._root, self._clock, self._health)
         graceful = False
