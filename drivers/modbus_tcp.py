@@ -178,8 +178,9 @@ class TcpExchange:
     def _timed_out(self, unit: Unit, limit_ns: int) -> DeviceError:
         unit.silent()
         self._silent += 1
-        if self._silent >= _HALF_OPEN:
-            # Nobody at all answers: the peer may have restarted without telling us. The next question reconnects.
+        if self._filled or self._silent >= _HALF_OPEN:
+            # Half a reply leaves the stream out of step, which would cost the next unit its answer. Where nobody
+            # at all answers, the peer may have restarted without telling us. The next question reconnects.
             self._disconnect()
         return DeviceError(
             TIMEOUT,
