@@ -39,7 +39,7 @@ class LoadSection(Section):
         "`press-cycle` approach, stroke, a braking that feeds power back, and a pause.",
     )
     power: Watts = Field(default=20e3, gt=0, le=5e6, description="Nominal power of all phases, like 20 kW.")
-    voltage: Volts = Field(default=220.0, gt=0, le=1000, description="Line to neutral, like 220 V.")
+    voltage: Volts = Field(default=220.0, gt=0, le=20_000, description="Line to neutral, like 220 V.")
     frequency: float = Field(default=60.0, ge=45, le=65, description="Of the mains, in Hz.")
     power_factor: float = Field(default=0.87, gt=0, le=1, description="Cosine phi of every phase, inductive.")
     balance: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)] = Field(

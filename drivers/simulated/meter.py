@@ -73,24 +73,29 @@ def check_fault(kind: str) -> None:
 
 
 class MeterTwin:
-    """One meter. ``gains``: how much more of each quantity flows than the meter sees (its transformers).
+    """One meter. ``views``: register's quantity → what of the load it sees, and divided by what (transformers).
 
     Called from the thread of its server; ``impose`` from any thread.
     """
 
     def __init__(
-        self, profile: MeterProfile, settings: TwinSection, clock: Clock, gains: Mapping[str, float] | None = None
+        self,
+        profile: MeterProfile,
+        settings: TwinSection,
+        clock: Clock,
+        views: Mapping[str, tuple[str, float]] | None = None,
     ) -> None:
         self.settings = settings
         self._profile = profile
         self._clock = clock
-        self._gains = gains or {}
+        self._views = views or {}
         self._started_ns = clock.mono_ns()
         self._load = Load(settings, phases=_phases(profile))
         self._imposed: str | None = None
         self._is_reset = False
         self._base = _SUNSPEC_AT + 4 + _COMMON_LENGTH if profile.discover else 0
-        self._fixed = _fixed(profile)
+        self._identity = _identity(profile)
+        self._fixed = _fixed(profile, self._identity)
         self._rows = {(row.fc, at): row for row in profile.registers for at in range(row.at, row.at + row.count)}
         self._factors: dict[tuple[int, int], list[Register]] = {}
         for row in profile.registers:
@@ -131,7 +136,9 @@ class MeterTwin:
             return bytes((fc | 0x80, ILLEGAL_VALUE))
         if not self._serves(fc, at, at + count):
             return bytes((fc | 0x80, ILLEGAL_ADDRESS))
-        return bytes((fc, 2 * count)) + self._words(fc, at, count)
+        # Some meters keep their model at an address that is part of a value in longer reads.
+        words = self._identity.get((fc, at, count)) or self._words(fc, at, count)
+        return bytes((fc, 2 * count)) + words
 
     # --- which addresses there are
 
@@ -188,8 +195,9 @@ class MeterTwin:
 
     def _seen(self, name: str, measures: Mapping[str, float]) -> float:
         """What the meter itself sees of a quantity; one that no load has stands in the middle of its range."""
-        if name in measures:
-            return measures[name] / self._gains.get(name, 1.0)
+        source, ratio = self._views.get(name, (name, 1.0))
+        if source in measures:
+            return measures[source] / ratio
         quantity = self._profile.quantities[name]
         return ((quantity.low or 0.0) + (quantity.high or 0.0)) / 2
 
@@ -226,9 +234,9 @@ def _in_order(row: Register, raw: float) -> bytes:
     return b"".join(word if row.byte_order == "big" else word[::-1] for word in words)
 
 
-def _fixed(profile: MeterProfile) -> dict[tuple[int, int], bytes]:
-    """Registers that never change: what identifies the meter, and SunSpec's list of models."""
-    found: dict[tuple[int, int], bytes] = {}
+def _identity(profile: MeterProfile) -> dict[tuple[int, int, int], bytes]:
+    """Function code, address and count of what tells this meter from others, and what stands there."""
+    found: dict[tuple[int, int, int], bytes] = {}
     for row in profile.identity:
         wanted = row.match[0] if isinstance(row.match, list) else row.match
         if isinstance(wanted, str):
@@ -237,7 +245,17 @@ def _fixed(profile: MeterProfile) -> dict[tuple[int, int], bytes]:
             data = wanted.to_bytes(2 * row.size)
             if row.word_order == "little":
                 data = b"".join(data[index : index + 2] for index in reversed(range(0, len(data), 2)))
-        found |= {(row.fc, row.at + index): data[2 * index : 2 * index + 2] for index in range(row.size)}
+        found[row.fc, row.at, row.size] = data
+    return found
+
+
+def _fixed(profile: MeterProfile, identity: Mapping[tuple[int, int, int], bytes]) -> dict[tuple[int, int], bytes]:
+    """Registers that never change, word by word: the identity, and SunSpec's chain of models."""
+    found = {
+        (fc, at + index): data[2 * index : 2 * index + 2]
+        for (fc, at, count), data in identity.items()
+        for index in range(count)
+    }
     if profile.discover:
         found |= {(3, at): word for at, word in _sunspec(profile).items()}
     return found

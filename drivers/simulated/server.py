@@ -100,6 +100,10 @@ class ModbusTwinServer:
 
     # --- opening and closing, from the owner's thread
 
+    @property
+    def is_open(self) -> bool:
+        return self._thread is not None
+
     def listen(self, host: str = "127.0.0.1", port: int = 0) -> int:
         """Serve Modbus TCP; the port, a free one where 0 was asked for."""
         self._take, self._frame, self._is_tcp = take_tcp, frame_tcp, True
@@ -135,6 +139,8 @@ class ModbusTwinServer:
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._bring_up()
         self._up = True
+        self._checked_ns = 0
+        self._follow_script()  # nobody gets through to a wire that is gone from the start
         self._thread = threading.Thread(target=self._run, name="modbus-twins", daemon=True)
         self._thread.start()
 
