@@ -75,7 +75,7 @@ class Remembered(Section):
     severity: str
     active: bool
     acknowledged: bool
-    since: Stamp
+    since: Stamp | None
     cause: str
     shelved_s: float | None
 

@@ -122,9 +122,10 @@ class Annunciator:
                 "state": alarm.state,
                 "severity": alarm.settings.severity,
                 "when": alarm.settings.when,
-                "since": iso(alarm.since.wall_ms) if alarm.since and alarm.state != NORMAL else None,
+                "since": iso(alarm.since.wall_ms) if alarm.since and (alarm.active or not alarm.acknowledged) else None,
                 "cause": alarm.cause,
                 "pending": alarm.turning is not None,
+                "shelved_s": None if alarm.shelved_until_ns is None else (alarm.shelved_until_ns - at.mono_ns) / NS,
                 **self._details(alarm, at),
             }
             for alarm in self._alarms.values()
@@ -144,7 +145,7 @@ class Annunciator:
                     severity=alarm.settings.severity,
                     active=alarm.active,
                     acknowledged=alarm.acknowledged,
-                    since=alarm.since or at,
+                    since=alarm.since,
                     cause=alarm.cause,
                     shelved_s=max(0.0, (alarm.shelved_until_ns - at.mono_ns) / NS) if alarm.shelved_until_ns else None,
                 )
@@ -165,14 +166,14 @@ class Annunciator:
         ended = []
         for name, known in memory.alarms.items():
             # Monotonic time of another boot means nothing in this one.
-            since = known.since if same_boot else known.since._replace(mono_ns=at.mono_ns)
+            since = known.since if same_boot or known.since is None else known.since._replace(mono_ns=at.mono_ns)
             alarm = self._alarms.get(name)
             if alarm is None or alarm.settings.when != known.when:
                 cause = "no longer in the configuration"
-                ended.append(AlarmChange(name, at, NORMAL, known.severity, since, cause))
+                ended.append(AlarmChange(name, at, NORMAL, known.severity, since or at, cause))
                 continue
             alarm.active, alarm.acknowledged, alarm.acknowledged_ns = known.active, known.acknowledged, at.mono_ns
-            alarm.since, alarm.cause = since, known.cause
+            alarm.since, alarm.cause, alarm.turning = since, known.cause, None
             if known.shelved_s is not None:
                 alarm.shelved_until_ns = at.mono_ns + int(max(0.0, known.shelved_s - gone_s) * NS)
         if memory.first_out in self._alarms and self._in_sight():
