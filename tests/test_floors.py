@@ -83,6 +83,7 @@ DOORS: dict[str, set[str]] = {
     "serial": {"drivers/modbus_transport.py"},
     "smbus2": {"drivers/i2c.py"},
     "gpiozero": {"drivers/gpio_lines.py"},
+    "lgpio": {"drivers/gpio_lines.py"},
     "cv2": {"drivers/opencv.py"},
     "picamera2": {"drivers/cameras/csi.py"},
     "paho": {"edge_agent/mqtt.py"},
@@ -103,6 +104,7 @@ TIMES = {
 # Who may catch Exception, and why.
 CATCH_ALL = {
     "edge_agent/eye_process.py": "a judge that fails leaves it to the next; a process that fails is restarted",
+    "edge_agent/stages/alarm_record.py": "a record that fails must not stop the light",
     "edge_agent/worker.py": "a stage that fails in an unforeseen way is restarted and leaves the rest alone",
     "edge_agent/cli.py": "the command line's own usage errors have no public type; everything else goes on",
 }
