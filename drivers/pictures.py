@@ -96,7 +96,7 @@ def check(data: bytes, max_pixels: int) -> Header:
             hint="set picture.max_pixels if that is meant",
         )
     end = _JPEG_END if found.format == JPEG else _PNG_END
-    if end not in data[-_TRAILER:].rstrip(b"\x00")[-_TRAILER:]:
+    if end not in data.rstrip(b"\x00")[-_TRAILER:]:
         raise PictureError(TRUNCATED, f"a {found.format.upper()} without its end")
     return found
 

@@ -85,8 +85,9 @@ class Simulated:
         self._conveyor = Conveyor(size, wanted.part_every, wanted.defect_every, wanted.seed)
 
     def grab(self) -> Frame | None:
+        periods = 10 if "slow" in self._faults() else 1
+        self._clock.wait(self._closed, periods / (self._settings.fps or 1))
         wrong = self._faults()
-        self._clock.wait(self._closed, (10 if "slow" in wrong else 1) / (self._settings.fps or 1))
         if "hang" in wrong:
             self._clock.wait(Event(), _FOR_EVER_S)
         if "crash" in wrong:

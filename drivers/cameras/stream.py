@@ -144,7 +144,11 @@ class Rtsp:
             login = f"{quote(self._settings.user, safe='')}:{quote(password, safe='')}"
             address = address._replace(netloc=f"{login}@{address.netloc}")
         patience_s = self._settings.deadline * _PATIENCE
-        self._capture = opencv.Capture(urlunsplit(address), "ffmpeg", patience_s, {"rtsp_transport": "tcp"})
+        try:
+            self._capture = opencv.Capture(urlunsplit(address), "ffmpeg", patience_s, {"rtsp_transport": "tcp"})
+        except CameraError as error:
+            hint = "check the address, user and password_file, and whether another viewer shows it"
+            raise CameraError(error.reason, f"{self._settings.source} gives no video", hint=hint) from None
 
     def grab(self) -> Frame | None:
         picture = _opened(self._capture).read()
