@@ -17,31 +17,25 @@ _INIT_AHT10 = b"\xe1\x08\x00"
 _INIT_AHT20 = b"\xbe\x08\x00"
 _BUSY = 0x80
 _CALIBRATED = 0x08
-_END = 0xFFFFF
-
-
-def measure_aht10(wire: Wire, address: int) -> Sample:
-    """One measurement: 80 ms."""
-    return decode(_answer(wire, address, _INIT_AHT10, 6))
+_ENDS = (0x00000, 0xFFFFF)
 
 
 def measure_aht20(wire: Wire, address: int) -> Sample:
     """One measurement with its checksum: 80 ms."""
     reply = _answer(wire, address, _INIT_AHT20, 7)
     check(crc8(reply[:6], 0xFF), reply[6])
-    return decode(reply)
+    t, rh = _raw(reply)
+    return Sample({"temperature": _celsius(t), "relative_humidity": _percent(rh)}, {})
 
 
-def decode(reply: bytes) -> Sample:
-    """Status, 20 bits of humidity, 20 bits of temperature. The ends of the scale are no values."""
-    packed = int.from_bytes(reply[1:6], "big")
-    rh, t = packed >> 20, packed & _END
-    if t in (0, _END):
+def measure_aht10(wire: Wire, address: int) -> Sample:
+    """One measurement: 80 ms. Nothing but the ends of the scale shows that a line is dead."""
+    t, rh = _raw(_answer(wire, address, _INIT_AHT10, 6))
+    if t in _ENDS:
         raise DeviceError(OUT_OF_RANGE, "the reading is at the very end of the scale", hint="is the sensor connected?")
-    temperature = {"temperature": -50 + 200 * t / 2**20}
-    if rh in (0, _END):
-        return Sample(temperature, {"relative_humidity": OUT_OF_RANGE})
-    return Sample({**temperature, "relative_humidity": 100 * rh / 2**20}, {})
+    if rh in _ENDS:
+        return Sample({"temperature": _celsius(t)}, {"relative_humidity": OUT_OF_RANGE})
+    return Sample({"temperature": _celsius(t), "relative_humidity": _percent(rh)}, {})
 
 
 def identify_aht10(wire: Wire, address: int) -> str | None:
@@ -74,6 +68,20 @@ def _answer(wire: Wire, address: int, init: bytes, n: int) -> bytes:
         return None if reply[0] & _BUSY else reply
 
     return poll(wire, 80, 120, look)
+
+
+def _raw(reply: bytes) -> tuple[int, int]:
+    """Status, 20 bits of humidity, 20 bits of temperature."""
+    packed = int.from_bytes(reply[1:6], "big")
+    return packed & 0xFFFFF, packed >> 20
+
+
+def _celsius(raw: int) -> float:
+    return -50 + 200 * raw / 2**20
+
+
+def _percent(raw: int) -> float:
+    return 100 * raw / 2**20
 
 
 def _at_rest(wire: Wire, address: int) -> bytes | None:

@@ -74,14 +74,14 @@ def pressure(t_fine: int, adc: int) -> float:
 
 
 def humidity(t_fine: int, adc: int) -> float:
-    """In %."""
+    """In %, not yet clipped to 0..100."""
     h1, h2, h3, h4, h5, h6 = H
     x = t_fine - 76800
     a = (adc << 14) - (h4 << 20) - h5 * x + 16384 >> 15
     b = ((x * h6 >> 10) * ((x * h3 >> 11) + 32768) >> 10) + 2097152
     v = a * (b * h2 + 8192 >> 14)
     v -= ((v >> 15) * (v >> 15) >> 7) * h1 >> 4
-    return (min(419430400, max(0, v)) >> 12) / 1024
+    return (v >> 12) / 1024
 
 
 def _search(value: Callable[[int], float], wanted: float, bits: int) -> int:
