@@ -196,6 +196,21 @@ def test_a_sensor_that_never_gets_ready_costs_its_budget_and_no_more(bus, kernel
     assert clock.mono_ns() - before_ns <= 32_000_000
 
 
+@pytest.mark.parametrize("code", [errno.EIO, errno.EINVAL])
+def test_what_is_no_missing_acknowledge_is_not_waited_for(bus, kernel, clock, monkeypatch, code):
+    """A failure while the sensor works ends the reading at once, with its own reason."""
+    device = sensor(bus)
+    bus.write(0x44, b"\x24\x00")
+    monkeypatch.setattr(bus, "write", lambda *_: kernel.failures.update({0x44: code}))
+    before_ns = clock.mono_ns()
+
+    with pytest.raises(DeviceError) as caught:
+        device.read(frozenset({""}))
+
+    assert caught.value.reason == "bus-down"
+    assert clock.mono_ns() - before_ns == 16_000_000
+
+
 @pytest.mark.parametrize("code", [errno.EIO, errno.ETIMEDOUT, errno.EAGAIN])
 def test_the_only_sensor_of_a_stuck_bus_reports_the_bus(bus, kernel, code):
     """With nobody else to ask, the bus is down."""
@@ -218,6 +233,18 @@ def test_one_sensor_that_hangs_is_not_the_bus(bus, kernel):
             hanging.read(frozenset({""}))
         assert not isinstance(caught.value, WireError)
         assert healthy.read(frozenset({""})).values["temperature"] == 25.0
+
+
+def test_two_sensors_that_hang_at_different_times_are_not_the_bus(bus, kernel):
+    """What worked in between was no stuck bus."""
+    first, second = sensor(bus), sensor(bus, "door", address=0x45)
+    kernel.replies = dict.fromkeys((0x44, 0x45), bytes.fromhex("666693666693"))
+    for hanging, healthy in ((first, second), (second, first)):
+        kernel.failures = {hanging.address: errno.ETIMEDOUT}
+        with pytest.raises(DeviceError) as caught:
+            hanging.read(frozenset({""}))
+        assert not isinstance(caught.value, WireError)
+        assert healthy.read(frozenset({""})).values
 
 
 def test_when_two_sensors_hang_it_is_the_bus(bus, kernel):
@@ -252,8 +279,10 @@ def test_a_closed_bus_raises_and_opens_again(bus, kernel):
     with pytest.raises(WireError):
         device.read(frozenset({""}))
     bus.open()
+    files = len(list(Path("/proc/self/fd").iterdir()))
     bus.open()
     assert device.read(frozenset({""})).values
+    assert len(list(Path("/proc/self/fd").iterdir())) == files
 
 
 def test_two_devices_at_one_address_are_refused(bus):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from drivers.simulated.bme280_chip import Bme280
 from drivers.simulated.i2c import CHIPS, FAULTS, SimulatedI2c
 from edge_agent.catalogue import BUSES, SENSORS, load
 from edge_agent.clock import ManualClock
@@ -67,6 +70,18 @@ class Line:
         air = self.air()._asdict()
         for name in self.profile.part.ranges:
             assert sample.values[name] == pytest.approx(air[name], abs=RESOLUTION[name]), name
+
+
+def test_a_simulated_line_costs_no_hardware_library():
+    """A twin needs neither smbus2 nor the sensors that nobody named."""
+    script = (
+        "import sys; from drivers.simulated.i2c import SimulatedI2c as S;"
+        "S.profile(S.DeviceSettings(bus='b', profile='sht31'), None);"
+        "assert 'drivers.sensors.sht3x' in sys.modules;"
+        "assert not {'smbus2', 'drivers.sensors.bme280', 'numpy'} & set(sys.modules)"
+    )
+
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2], timeout=60)
 
 
 def test_every_sensor_has_a_twin():
@@ -217,6 +232,21 @@ def test_the_twin_is_as_deaf_as_the_chip(clock):
         line.bus.read(0x44, 6)
     line.bus.wait_ms(1)
     assert len(line.bus.read(0x44, 6)) == 6
+
+
+def test_a_slow_bme280_is_waited_for(clock, monkeypatch):
+    """Its busy bit counts, not the time of the datasheet; what never ends is a timeout."""
+    line = Line(clock, "bme280")
+    work = Bme280.work
+    monkeypatch.setattr(Bme280, "work", lambda chip, milliseconds: work(chip, 2 * milliseconds))
+    before_ns = clock.mono_ns()
+    line.assert_good(line.device.read(EVERY))
+    assert clock.mono_ns() - before_ns >= 18_600_000
+
+    monkeypatch.setattr(Bme280, "work", lambda chip, milliseconds: work(chip, 1000 * milliseconds))
+    with pytest.raises(DeviceError) as caught:
+        line.read()
+    assert caught.value.reason == "timeout"
 
 
 def test_the_script_begins_when_the_bus_is_opened_first(clock):

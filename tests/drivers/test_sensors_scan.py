@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from drivers.sensors.scan import Found, scan
-from drivers.simulated.chips import Aht10, Aht20, Chip, Hdc1008
+from drivers.simulated.chips import Aht10, Aht20, Chip, Hdc1008, word
 from drivers.simulated.i2c import CHIPS, SimulatedI2c
-from edge_agent.catalogue import SENSORS
+from edge_agent.catalogue import SENSORS, load
 from edge_agent.clock import ManualClock
 from edge_agent.errors import WireError
 
@@ -119,6 +119,22 @@ def test_an_io_expander_keeps_its_outputs(bus):
     assert not [data for address, data, _ in bus.exchanges if address == 0x38 and data]
 
 
+def test_an_io_expander_that_looks_ready_is_no_aht10(bus):
+    """A byte like the status of an AHT10 is not enough: an expander repeats it."""
+    bus.strangers[0x38] = Multiplexer()
+    bus.strangers[0x38].channels = 0x18
+
+    assert [found.profile for found in scan(bus)] == [None]
+
+
+def test_a_chip_of_another_maker_is_no_hdc302x(bus):
+    """The manufacturer's ID counts, not only that there is one."""
+    bus.place("hdc3020")
+    bus._placed[0x44].chip.answer = lambda command: (0, word(0x3001)) if command == b"\x37\x81" else None
+
+    assert scan(bus) == []
+
+
 def test_a_pwm_controller_gets_a_pointer_and_no_value(bus):
     """At 0x40 more than one byte is written only to what has proved to be an HTU21D."""
     bus.strangers[0x40] = Multiplexer()
@@ -151,7 +167,9 @@ def test_progress_is_told_and_a_stuck_bus_ends_it(bus):
     """The questions are counted; on a stuck bus the scan raises instead of waiting for every address."""
     steps = []
     scan(bus, lambda done, total: steps.append((done, total)))
-    assert [done for done, _ in steps] == list(range(steps[0][1]))
+    parts = {where: load(SENSORS, profile) for profile, where in SENSORS.items()}
+    total = sum(len(part.addresses) for part in parts.values())
+    assert steps == [(done, total) for done in range(total)]
 
     bus.place("sht31", twin={"faults": [{"kind": "stuck", "at": "1h"}]})
     bus._clock.advance(3600)
