@@ -20,7 +20,7 @@ PACKAGES = ("edge_agent", "drivers", "models")
 FLOORS: list[tuple[str, ...]] = [
     ("edge_agent", "edge_agent.clock", "edge_agent.errors"),
     ("edge_agent.vocabulary",),
-    ("edge_agent.settings", "edge_agent.document", "edge_agent.declarations", "edge_agent.declarations"),
+    ("edge_agent.settings", "edge_agent.document", "edge_agent.declarations"),
     ("edge_agent.contracts",),
     ("edge_agent.schedule", "edge_agent.health"),
     ("edge_agent.catalogue",),
@@ -38,6 +38,7 @@ FLOORS: list[tuple[str, ...]] = [
         "edge_agent.alarms",
         "edge_agent.annunciator",
         "edge_agent.payload",
+        "edge_agent.readable",
         "edge_agent.mqtt",
         "edge_agent.flight",
         "edge_agent.completeness",
