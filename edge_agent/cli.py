@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import Final
@@ -66,6 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
     except EdgeAgentError as error:
         say(f"edge-agent: {error}")
         code = IMPOSSIBLE
+    except BrokenPipeError:  # whoever read it has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = WRONG
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except typer.Exit as leave:

@@ -5,6 +5,7 @@ The declarations stand beside their use (each driver, each stage); here they are
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -158,6 +159,16 @@ def find(path: Path | None) -> Path:
     raise ConfigError(
         [Problem(0, "", f"no config at {tried}; write one with `edge-agent init` or name it with --config")]
     )
+
+
+def stated_dir(path: Path) -> Path:
+    """What a broken config still says about its state folder."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            if key == "state_dir":
+                return path.parent / value.split("#")[0].strip().strip("\"'")
+    return Path("/var/lib/edge-agent")
 
 
 def load(path: Path) -> Config:

@@ -1,14 +1,104 @@
-"""Options that several verbs share."""
+"""What several verbs share: options, where the daemon is, files that are whole or not there."""
 
 from __future__ import annotations
 
+import json
+import os
+import pwd
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TextIO
 
 import typer
+from pydantic import TypeAdapter, ValidationError
+
+from edge_agent import control
+from edge_agent.config import find, load, stated_dir
+from edge_agent.errors import ConfigError, EdgeAgentError
+from edge_agent.settings import Duration
 
 ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="Config file; default /etc/edge-agent/config.yaml, then ./config.yaml."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+def state_dir(config: Path | None) -> Path:
+    """The state folder of the config, also of one that is broken: the daemon then runs with the last good one."""
+    path = find(config)
+    try:
+        return load(path).state_dir
+    except ConfigError:
+        if not path.is_file():
+            raise
+        return stated_dir(path)
+
+
+def ask(config: Path | None, question: dict[str, Any]) -> dict[str, Any]:
+    """Ask the daemon of this config; raises EdgeAgentError."""
+    return control.ask(control.socket_path(state_dir(config)), question)
+
+
+def who() -> str:
+    """The person at the keyboard, also behind sudo."""
+    name = os.environ.get("SUDO_USER")
+    if name:
+        return name
+    with suppress(KeyError):
+        return pwd.getpwuid(os.getuid()).pw_name
+    return str(os.getuid())
+
+
+def seconds(text: str) -> float:
+    """``30min`` → 1800.0; raises a usage error."""
+    try:
+        return float(TypeAdapter(Duration).validate_python(text))
+    except ValidationError as error:
+        raise typer.BadParameter(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from error
+
+
+@contextmanager
+def whole_file(path: Path | None) -> Iterator[TextIO]:
+    """A text file that is complete or was never touched; None: standard output. Raises EdgeAgentError."""
+    if path is None:
+        yield sys.stdout
+        return
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with fresh.open("w", encoding="utf-8", newline="") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError as error:
+        raise EdgeAgentError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def print_json(answer: object) -> None:
+    """For machines: one line."""
+    print(json.dumps(answer, ensure_ascii=False, default=str))
+
+
+def screen() -> Any:
+    """Where tables are drawn; wide when nobody looks, so that nothing is cut off."""
+    from rich.console import Console  # noqa: PLC0415 - only people need it
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=200)
+    return console
+
+
+def columns(*names: str) -> Any:
+    """A table without lines around it."""
+    from rich.table import Table  # noqa: PLC0415 - only people need it
+
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    for name in names:
+        table.add_column(name, overflow="fold")
+    return table

@@ -17,7 +17,7 @@ from edge_agent import logs, notify
 from edge_agent.agent import Agent
 from edge_agent.clock import SystemClock
 from edge_agent.commands.options import ConfigFile
-from edge_agent.config import Config, find, load, loads
+from edge_agent.config import Config, find, load, loads, stated_dir
 from edge_agent.control import ControlServer, socket_path
 from edge_agent.errors import ConfigError, EdgeAgentError
 from edge_agent.health import dump_stacks
@@ -49,7 +49,7 @@ def load_or_last_good(path: Path) -> tuple[Config, str | None]:
         return load(path), None
     except ConfigError as error:
         state_dir = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
-        kept = Path(state_dir or _stated_dir(path)) / LAST_GOOD
+        kept = Path(state_dir or stated_dir(path)) / LAST_GOOD
         if not kept.exists():
             raise
         try:
@@ -60,16 +60,6 @@ def load_or_last_good(path: Path) -> tuple[Config, str | None]:
         return config, str(error)
 
 
-def _stated_dir(path: Path) -> str:
-    """What a broken config still says about its state folder."""
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            key, _, value = line.partition(":")
-            if key == "state_dir":
-                return str(path.parent / value.split("#")[0].strip().strip("\"'"))
-    return "/var/lib/edge-agent"
-
-
 def keep_last_good(config: Config) -> None:
     """Remember a config that was started with. A disk that refuses is no reason not to run."""
     target = config.state_dir / LAST_GOOD
@@ -78,7 +68,10 @@ def keep_last_good(config: Config) -> None:
         if target.exists() and target.read_bytes() == text:
             return
         fresh = target.with_suffix(".new")
-        fresh.write_bytes(text)
+        with fresh.open("wb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         fresh.replace(target)
 
 
@@ -127,8 +120,7 @@ class Daemon:
         self._control_worker: Worker | None = None
         if wrong is not None:
             self.agent.health.fault("config", wrong, hint="mend it and reload; the last good one is in use")
-        else:
-            keep_last_good(config)
+        self._is_good = wrong is None
 
     def run(self) -> int:
         for number, act in (
@@ -140,6 +132,8 @@ class Daemon:
         lock = Lock(self.agent.config.state_dir)
         lock.take()
         self.agent.start()
+        if self._is_good:
+            keep_last_good(self.agent.config)
         self._listen()
         notify.ready(self._line())
         self._watch()

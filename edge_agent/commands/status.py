@@ -1,0 +1,113 @@
+"""``edge-agent status``: what the daemon knows, at a glance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from edge_agent import readable
+from edge_agent.commands.options import ConfigFile, Json, ask, columns, print_json, screen
+from edge_agent.lamps import NORMAL
+
+_COLOURS = {"online": "green", "offline": "red", "absent": "yellow"}
+_SOON_S = 60  # younger than this, a rate says nothing
+
+
+def register(app: typer.Typer) -> None:
+    @app.command(epilog="Example: edge-agent status")
+    def status(config: ConfigFile = None, json_: Json = False) -> int:
+        """Devices, buses, buffer, broker, alarms and faults of the running daemon. Exit code 1: something is wrong."""
+        answer = ask(config, {"ask": "status"})
+        if json_:
+            print_json(answer)
+        else:
+            show(answer)
+        return 1 if answer["faults"] else 0
+
+
+def show(answer: dict[str, Any]) -> None:
+    """For people."""
+    console = screen()
+    uptime = readable.span(answer["uptime_s"])
+    clock = "clock synced" if answer["clock"] == "synced" else "[yellow]clock not synced[/]: rows are marked"
+    console.print(f"[bold]{answer['line']}[/]   edge-agent {answer['version']}, running for {uptime}, {clock}")
+    console.print(f"broker   {answer['broker'] or '[yellow]not connected[/]'}")
+    console.print(f"buffer   {buffer(answer['spool'], answer['uptime_s'])}")
+    buses = [f"{name} {bus['utilisation']:.0%} busy" for name, bus in answer["buses"].items()]
+    if buses:
+        console.print(f"buses    {', '.join(buses)}")
+    faults = {fault["source"]: fault for fault in answer["faults"]}
+    if answer["devices"]:
+        console.print()
+        console.print(_devices(answer["devices"], faults))
+    if answer["alarms"]:
+        console.print()
+        console.print(alarm_table(answer["alarms"]))
+    if faults:
+        console.print()
+        console.print(_faults(answer["faults"]))
+
+
+def buffer(spool: dict[str, Any], uptime_s: float) -> str:
+    """What waits, and how long an outage may last."""
+    waits = "empty" if not spool["rows"] else f"{spool['rows']} rows wait, the oldest since {_time(spool['oldest'])}"
+    text = f"{waits}; {readable.size(spool['bytes'])} of {readable.size(spool['limit_bytes'])}"
+    if spool.get("written_bytes") and uptime_s >= _SOON_S:
+        left_s = (spool["limit_bytes"] - spool["bytes"]) / (spool["written_bytes"] / uptime_s)
+        text += f"; holds {readable.span(left_s)} more at today's rate"
+    return text + (" [red](in memory only: the disk refuses)[/]" if spool["volatile"] else "")
+
+
+def alarm_table(alarms: list[dict[str, Any]]) -> Any:
+    """Every alarm, its state and what to know of it."""
+    table = columns("alarm", "severity", "state", "since", "cause")
+    for alarm in alarms:
+        colour = "" if alarm["state"] == NORMAL else "red" if alarm["severity"] in {"critical", "high"} else "yellow"
+        state = f"[{colour}]{alarm['state']}[/]" if colour else alarm["state"]
+        if alarm.get("shelved_s"):
+            state += f" for {readable.span(alarm['shelved_s'])} more"
+        cause = alarm["cause"] if alarm["state"] != NORMAL else alarm["when"]
+        table.add_row(alarm["alarm"], alarm["severity"], state, _time(alarm["since"]), cause)
+    return table
+
+
+def _devices(devices: dict[str, Any], faults: dict[str, Any]) -> Any:
+    table = columns("device", "state", "at", "values", "answers in", "failed")
+    for name, device in devices.items():
+        fault = faults.get(f"device.{name}") or faults.get(f"bus.{device['bus']}")
+        absent = sorted(set(device.get("absent", {}).values()))
+        state = "offline" if fault else "absent" if absent and not device.get("values") else "online"
+        shown = f"{state} since {_time(fault['since'])}" if fault else state
+        values = readable.telling(device.get("values", {}), device["quantities"], 4)
+        if absent:
+            values = f"{values}  ({len(device['absent'])} absent: {', '.join(absent)})".strip()
+        latency, stats = device.get("latency_ms"), device.get("stats")
+        table.add_row(
+            name,
+            f"[{_COLOURS[state]}]{shown}[/]",
+            _time(device.get("at")),
+            values or "nothing yet",
+            f"{latency[0]:.0f} ms" if latency else "",
+            _failed(stats) if stats else "",
+        )
+    return table
+
+
+def _failed(stats: dict[str, int]) -> str:
+    """How many of the requests got no good answer."""
+    bad = sum(count for name, count in stats.items() if name != "requests")
+    return f"{bad} of {stats['requests']}" if stats.get("requests") else ""
+
+
+def _faults(faults: list[dict[str, Any]]) -> Any:
+    table = columns("fault", "since", "what, and what to do")
+    for fault in faults:
+        hint = f" → {fault['hint']}" if fault["hint"] and fault["hint"] not in fault["reason"] else ""
+        table.add_row(f"[red]{fault['source']}[/]", _time(fault["since"]), fault["reason"] + hint)
+    return table
+
+
+def _time(stamp: str | None) -> str:
+    """``2026-11-20T05:51:02.317Z`` → ``11-20 05:51:02 UTC``."""
+    return f"{stamp[5:10]} {stamp[11:19]} UTC" if stamp else ""

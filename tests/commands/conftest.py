@@ -1,0 +1,133 @@
+"""A real daemon with simulated buses, and the command line as people call it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+BASE = """\
+site: ulsan
+line: press-3
+state_dir: state
+buses:
+  air: {kind: simulated-i2c}
+devices:
+  cabinet: {bus: air, profile: sht31, every: 1s}
+alarms:
+  hot: {when: cabinet.temperature > 10 °C, severity: high, latch: true}
+  cold: {when: cabinet.temperature < -10 °C}
+"""
+
+
+def until(condition, seconds=20.0):
+    """Wait until it holds."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "did not happen in time"
+        time.sleep(0.05)
+    return found
+
+
+class Place:
+    """A folder with a config; its daemons end with the test."""
+
+    def __init__(self, folder: Path, text: str = BASE) -> None:
+        self.folder = folder
+        self.config = folder / "config.yaml"
+        self.config.write_text(text)
+        self.daemons: list[subprocess.Popen] = []
+
+    def call(self, *arguments, config=True, env=None, timeout=60):
+        """One verb, run to its end."""
+        command = [sys.executable, "-m", "edge_agent", *map(str, arguments)]
+        if config:
+            command += ["--config", str(self.config)]
+        clean = {
+            name: value for name, value in os.environ.items() if name not in ("RUNTIME_DIRECTORY", "STATE_DIRECTORY")
+        }
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+            cwd=self.folder,
+            env={**clean, "PYTHONPATH": str(ROOT), **(env or {})},
+        )
+
+    def json(self, *arguments, code=0, **more):
+        """The same, understood."""
+        done = self.call(*arguments, "--json", **more)
+        assert done.returncode == code, done.stdout + done.stderr
+        return json.loads(done.stdout)
+
+    def start(self):
+        """The daemon, until its control socket is there."""
+        daemon = subprocess.Popen(
+            [sys.executable, "-m", "edge_agent", "run", "--config", str(self.config)],
+            stdout=subprocess.PIPE,
+            stderr=(self.folder / "log").open("a"),
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        self.daemons.append(daemon)
+        until(lambda: (self.folder / "state" / "control.sock").exists() or daemon.poll() is not None)
+        assert daemon.poll() is None, self.log()
+        return daemon
+
+    def ask(self, question="status"):
+        """Ask the daemon directly."""
+        from edge_agent.control import ask
+
+        return ask(self.folder / "state" / "control.sock", {"ask": question})
+
+    def log(self):
+        return (self.folder / "log").read_text()
+
+    def end(self):
+        for daemon in self.daemons:
+            if daemon.poll() is None:
+                daemon.send_signal(signal.SIGTERM)
+        for daemon in self.daemons:
+            daemon.wait(20)
+
+
+@pytest.fixture(name="until")
+def waits_until():
+    """``until(condition)``."""
+    return until
+
+
+@pytest.fixture
+def place(tmp_path):
+    """An empty place with the plain config."""
+    made = Place(tmp_path)
+    yield made
+    made.end()
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory):
+    """A running daemon that has read its sensor, shared by the tests of a file."""
+    made = Place(tmp_path_factory.mktemp("line"))
+    made.start()
+    until(lambda: made.ask()["alarms"][0]["state"] != "normal")
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def free_port():
+    """A TCP port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
