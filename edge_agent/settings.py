@@ -93,13 +93,13 @@ Size = Annotated[
 Resolution = Annotated[
     tuple[int, int],
     _pixels(r"(\d{1,5})x(\d{1,5})", "1280x720"),
-    PlainSerializer("{0[0]}x{0[1]}".format, return_type=str, when_used="json-unless-none"),
+    PlainSerializer(lambda size: f"{size[0]}x{size[1]}", return_type=str, when_used="json-unless-none"),
 ]
 """Width and height in pixels: ``1280x720``."""
 Region = Annotated[
     tuple[int, int, int, int],
     _pixels(r"(\d{1,5})x(\d{1,5})\+(\d{1,5})\+(\d{1,5})", "640x480+100+50 (width x height + left + top)"),
-    PlainSerializer("{0[0]}x{0[1]}+{0[2]}+{0[3]}".format, return_type=str, when_used="json-unless-none"),
+    PlainSerializer(lambda part: "{}x{}+{}+{}".format(*part), return_type=str, when_used="json-unless-none"),
 ]
 """Width, height, left and top in pixels: ``640x480+100+50``."""
 Watts = Annotated[float, _of("W", "180 kW"), _written({"W": 1.0, "kW": 1e3}, " ")]
