@@ -18,8 +18,6 @@ _HUMIDITY_ONCE: Final = b"\xf2\x01"  # takes effect with the next write to 0xF4,
 _ALL_ONCE: Final = b"\xf4\x25"  # temperature and pressure × 1, forced mode
 _BUSY: Final = 0x09  # measuring, or copying its calibration
 _MEASURING_MS: Final = 1.25 + 2.3 + (2.3 + 0.575) + (2.3 + 0.575)
-_SKIPPED_20: Final = 0x80000
-_SKIPPED_16: Final = 0x8000
 
 
 class Calibration(NamedTuple):
@@ -32,8 +30,7 @@ class Calibration(NamedTuple):
 
 def measure(wire: Wire, address: int) -> Sample:
     """Check who it is, read its calibration, measure once: at most 9.3 ms."""
-    chip = wire.write_read(address, b"\xd0", 1)[0]
-    if chip != 0x60:
+    if (chip := _chip(wire, address)) != 0x60:
         what = _RELATIVES.get(chip, "no BME280")
         raise DeviceError(
             WRONG_REPLY,
@@ -58,15 +55,15 @@ def decode(calibration: Calibration, reply: bytes) -> Sample:
     """The 8 bytes at 0xF7. The ends of the scale are no values; neither is what the chip skipped."""
     packed = int.from_bytes(reply, "big")
     adc_p, adc_t, adc_h = packed >> 44, packed >> 20 & 0xFFFFF, packed & 0xFFFF
-    if reason := _no_value(adc_t, _SKIPPED_20, 0xFFFFF):
+    if reason := _no_value(adc_t, 0x80000, 0xFFFFF):
         raise DeviceError(reason, f"the reading {reply.hex()} is no measurement", hint="is the sensor connected?")
     t_fine = fine_temperature(calibration, adc_t)
     values, absent = {"temperature": t_fine / 5120}, {}
-    if reason := _no_value(adc_h, _SKIPPED_16, 0xFFFF):
+    if reason := _no_value(adc_h, 0x8000, 0xFFFF):
         absent["relative_humidity"] = reason
     else:
         values["relative_humidity"] = clipped(humidity(calibration, t_fine, adc_h))
-    if reason := _no_value(adc_p, _SKIPPED_20, 0xFFFFF):
+    if reason := _no_value(adc_p, 0x80000, 0xFFFFF):
         absent["pressure"] = reason
     else:
         values["pressure"] = pressure(calibration, t_fine, adc_p)
@@ -101,8 +98,11 @@ def humidity(calibration: Calibration, t_fine: float, adc: int) -> float:
 
 def identify(wire: Wire, address: int) -> str | None:
     """The chip ID."""
-    chip = wire.write_read(address, b"\xd0", 1)[0]
-    return f"chip ID 0x{chip:02X}" if chip == 0x60 else None
+    return "chip ID 0x60" if _chip(wire, address) == 0x60 else None
+
+
+def _chip(wire: Wire, address: int) -> int:
+    return wire.write_read(address, b"\xd0", 1)[0]
 
 
 def _no_value(adc: int, skipped: int, end: int) -> str:
