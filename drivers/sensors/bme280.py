@@ -1,7 +1,6 @@
 """Bosch BME280. Datasheet BST-BME280-DS002, sections 4.2.3 and 5, appendix 8.1 (double precision).
 
-Wiring: SDO to GND is 0x76, SDO to VDD is 0x77; CSB to VDD. No checksum: the chip says who it is
-before every measurement, and its calibration is read anew.
+Wiring: SDO to GND is 0x76, to VDD 0x77. No checksum: it says who it is, and its calibration, before every measurement.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ _RELATIVES: Final = {0x58: "a BMP280, which has no humidity", 0x61: "a BME680"}
 _HUMIDITY_ONCE: Final = b"\xf2\x01"  # takes effect with the next write to 0xF4, so it goes first
 _ALL_ONCE: Final = b"\xf4\x25"  # temperature and pressure × 1, forced mode
 _BUSY: Final = 0x09  # measuring, or copying its calibration
-_MEASURING_MS: Final = 1.25 + 2.3 + (2.3 + 0.575) + (2.3 + 0.575)
 
 
 class Calibration(NamedTuple):
@@ -29,18 +27,17 @@ class Calibration(NamedTuple):
 
 
 def measure(wire: Wire, address: int) -> Sample:
-    """Check who it is, read its calibration, measure once: at most 9.3 ms."""
+    """Check who it is, read its calibration, measure once: at most 1.25 + 2.3 + 2 × (2.3 + 0.575) = 9.3 ms."""
     if (chip := _chip(wire, address)) != 0x60:
-        what = _RELATIVES.get(chip, "no BME280")
         raise DeviceError(
             WRONG_REPLY,
-            f"0x{address:02X} has chip ID 0x{chip:02X}: {what}",
+            f"0x{address:02X} has chip ID 0x{chip:02X}: {_RELATIVES.get(chip, 'no BME280')}",
             hint="many boards sold as BME280 carry a BMP280" if chip in _RELATIVES else "is the sensor connected?",
         )
     calibration = unpack(wire.write_read(address, b"\x88", 26), wire.write_read(address, b"\xe1", 7))
     wire.write(address, _HUMIDITY_ONCE)
     wire.write(address, _ALL_ONCE)
-    poll(wire, _MEASURING_MS, 30, lambda: _when_idle(wire.write_read(address, b"\xf3", 1)))
+    poll(wire, 9.3, 30, lambda: _when_idle(wire.write_read(address, b"\xf3", 1)))
     return decode(calibration, wire.write_read(address, b"\xf7", 8))
 
 
@@ -59,14 +56,14 @@ def decode(calibration: Calibration, reply: bytes) -> Sample:
         raise DeviceError(reason, f"the reading {reply.hex()} is no measurement", hint="is the sensor connected?")
     t_fine = fine_temperature(calibration, adc_t)
     values, absent = {"temperature": t_fine / 5120}, {}
-    if reason := _no_value(adc_h, 0x8000, 0xFFFF):
-        absent["relative_humidity"] = reason
-    else:
-        values["relative_humidity"] = clipped(humidity(calibration, t_fine, adc_h))
-    if reason := _no_value(adc_p, 0x80000, 0xFFFFF):
-        absent["pressure"] = reason
-    else:
-        values["pressure"] = pressure(calibration, t_fine, adc_p)
+    for name, adc, skipped, end, compensate in (
+        ("relative_humidity", adc_h, 0x8000, 0xFFFF, humidity),
+        ("pressure", adc_p, 0x80000, 0xFFFFF, pressure),
+    ):
+        if reason := _no_value(adc, skipped, end):
+            absent[name] = reason
+        else:
+            values[name] = compensate(calibration, t_fine, adc)
     return Sample(values, absent)
 
 
@@ -89,11 +86,11 @@ def pressure(calibration: Calibration, t_fine: float, adc: int) -> float:
 
 
 def humidity(calibration: Calibration, t_fine: float, adc: int) -> float:
-    """In %, not yet clipped."""
+    """In %."""
     h1, h2, h3, h4, h5, h6 = calibration.h
     x = t_fine - 76800
     h = (adc - (h4 * 64 + h5 / 16384 * x)) * (h2 / 65536 * (1 + h6 / 67108864 * x * (1 + h3 / 67108864 * x)))
-    return h * (1 - h1 * h / 524288)
+    return clipped(h * (1 - h1 * h / 524288))
 
 
 def identify(wire: Wire, address: int) -> str | None:
