@@ -14,8 +14,10 @@ agent do not reach it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
+import json
 import os
 import signal
 import socket
@@ -118,8 +120,10 @@ class Eye:
 
 
 def _check(said: Judgement) -> None:
-    if said.label not in LABELS or not isfinite(said.score):
-        raise ValueError(f"label {said.label!r}, score {said.score!r}")
+    """Raises for what cannot be a judgement, or cannot be told."""
+    if said.label not in LABELS or not isfinite(said.score) or not isfinite(said.threshold):
+        raise ValueError(f"label {said.label!r}, score {said.score!r}, threshold {said.threshold!r}")
+    json.dumps(said.details, allow_nan=False)
 
 
 class Report:
@@ -175,7 +179,8 @@ def _live(link: Link, order: dict[str, Any]) -> None:
     """Look until the link closes. ``order``: what the parent said first."""
     clock, stop = SystemClock(), threading.Event()
     name = order["camera"]
-    os.chdir(order["folder"])  # relative paths are relative to the config
+    with contextlib.suppress(OSError):  # then relative paths are not found, and that is told
+        os.chdir(order["folder"])  # relative paths are relative to the config
     kind = catalogue.load(catalogue.CAMERAS, order["kind"])
     settings: CameraSection = kind.Settings.model_validate(order["settings"])
     camera: Camera = kind(name, settings, clock, order["since_ns"])

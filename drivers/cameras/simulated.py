@@ -102,10 +102,9 @@ class Simulated:
         return Frame(at, image=image)
 
     def _spoil(self, image: Image, wrong: frozenset[str]) -> Image:
-        if "frozen" not in wrong:
+        if "frozen" not in wrong or self._frozen is None:
             self._frozen = image
-        elif self._frozen is not None:
-            image = self._frozen
+        image = self._frozen
         if "black" in wrong:
             dark: Image = (image // 40).astype("uint8")
             return dark

@@ -81,7 +81,7 @@ class Eye:
 
     def body(self, stop: Event, progress: Callable[[], None]) -> None:
         """Until stop: start the process, listen, start it again."""
-        backoff = Backoff(first_s=1.0, cap_s=60.0)
+        backoff = Backoff(first_s=0.5, cap_s=60.0)
         while not stop.is_set():
             began_ns = self._clock.mono_ns()
             try:
@@ -208,12 +208,13 @@ class Eye:
     # --- what is wrong
 
     def _complain(self, reason: str, hint: str) -> None:
-        self._trouble = reason
+        if reason != self._trouble:
+            self._trouble, self._reported_ns = reason, None
         self._health.fault(self._source, reason, hint=hint)
         self._remind()
 
     def _remind(self) -> None:
-        """Put on record that nothing is inspected: at once, and again every so often."""
+        """Put on record that nothing is inspected: at once when the reason is new, and again every so often."""
         now_ns = self._clock.mono_ns()
         if self._trouble is None:
             return

@@ -1,0 +1,219 @@
+"""Pictures kept as evidence."""
+
+import hashlib
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from edge_agent.clock import ManualClock, Stamp
+from edge_agent.contracts import Frame
+from edge_agent.evidence import EvidenceFolder, Keeper, new_id
+from edge_agent.settings import EvidenceSection
+
+DAY_S = 86_400
+
+
+def settings(**wanted) -> EvidenceSection:
+    return EvidenceSection.model_validate({"keep_free": "0B", "quota": "1MiB", **wanted})
+
+
+def stamp(path: Path, later_s: float = 0, *, synced: bool = True) -> Stamp:
+    """The time on which a file was written, or so much later."""
+    return Stamp(0, int((path.stat().st_mtime + later_s) * 1000), synced)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    opened = EvidenceFolder(tmp_path / "evidence", settings())
+    opened.open()
+    return opened
+
+
+def files(folder: EvidenceFolder) -> list[str]:
+    return sorted(path.name for path in folder.path.iterdir())
+
+
+NOW = ManualClock().stamp()
+
+
+def test_ids_are_unique_in_order_and_fit_everywhere():
+    """Camera, time and chance; only letters, digits and dashes."""
+    clock = ManualClock()
+    made = []
+    for _ in range(5):
+        made.append(new_id("outfeed", clock.stamp()))
+        clock.advance(0.001)
+    assert made == sorted(made)
+    assert len({new_id("outfeed", NOW) for _ in range(100)}) == 100
+    assert new_id("outfeed", NOW).startswith("outfeed-20261118T110640000Z-")
+
+
+def test_a_file_is_there_whole(folder):
+    """Nothing but the finished file is left."""
+    folder.write("a", b"picture", NOW)
+    assert files(folder) == ["a.jpg"]
+    assert (folder.path / "a.jpg").read_bytes() == b"picture"
+
+
+def test_what_a_crash_left_unfinished_is_removed(folder):
+    """Half a picture is no evidence."""
+    (folder.path / "b.part").write_bytes(b"half")
+    folder.open()
+    assert files(folder) == []
+
+
+def test_the_oldest_go_first_when_the_quota_is_reached(folder):
+    """1 MiB holds three pictures of 300 kB; each further one costs the oldest, and that is counted."""
+    for number in range(5):
+        folder.write(f"{number}", bytes(300_000), NOW)
+        os.utime(folder.path / f"{number}.jpg", (number, number))
+    assert files(folder) == ["2.jpg", "3.jpg", "4.jpg"]
+    assert folder.evicted == 2
+
+
+def test_the_quota_counts_what_was_there_before(tmp_path):
+    """A restart does not forget the files of yesterday."""
+    first = EvidenceFolder(tmp_path, settings())
+    first.open()
+    first.write("old", bytes(900_000), NOW)
+    second = EvidenceFolder(tmp_path, settings())
+    second.open()
+    second.write("new", bytes(300_000), NOW)
+    assert files(second) == ["new.jpg"]
+
+
+def test_old_pictures_go_by_age_while_the_clock_is_right(folder):
+    """After `keep` a picture goes; an unsynced clock may claim any year and removes nothing."""
+    folder.write("a", b"x", NOW)
+    path = folder.path / "a.jpg"
+    folder.write("b", b"x", stamp(path, 31 * DAY_S, synced=False))
+    assert files(folder) == ["a.jpg", "b.jpg"]
+    folder.write("c", b"x", stamp(path, 29 * DAY_S))
+    assert files(folder) == ["a.jpg", "b.jpg", "c.jpg"]
+    folder.write("d", b"x", stamp(path, 31 * DAY_S))
+    assert files(folder) == ["d.jpg"]
+    assert folder.evicted == 3
+
+
+def test_nothing_is_written_where_the_disk_is_nearly_full(tmp_path):
+    """The database needs the last room more."""
+    folder = EvidenceFolder(tmp_path, settings(keep_free="1000000GiB"))
+    folder.open()
+    with pytest.raises(OSError, match="too little room"):
+        folder.write("a", b"x", NOW)
+    assert files(folder) == []
+
+
+def test_a_picture_larger_than_the_quota_evicts_nobody(folder):
+    """It is refused before anything is removed."""
+    folder.write("a", b"x", NOW)
+    with pytest.raises(OSError, match="larger than the quota"):
+        folder.write("b", bytes(2_000_000), NOW)
+    assert files(folder) == ["a.jpg"]
+
+
+def test_a_write_that_fails_leaves_nothing_behind(folder, monkeypatch):
+    """Also when the disk fails at the last moment."""
+
+    def broken(_descriptor):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="Input/output"):
+        folder.write("a", b"x", NOW)
+    assert files(folder) == []
+
+
+# --- what is kept of a sequence of judged pictures
+
+
+class Desk:
+    """A keeper whose pictures are numbered: the image n has the JPEG b'n'."""
+
+    def __init__(self, path: Path, encode=lambda image, _quality: f"{image}".encode(), **wanted) -> None:
+        self.lost: list[str] = []
+        self.reports = []
+        self.folder = EvidenceFolder(path, settings(**wanted))
+        self.keeper = Keeper("cam", settings(**wanted), self.folder, encode, self.reports.append, self.lost.append)
+        self.number = 0
+
+    def judge(self, *labels: str, encoded: bytes | None = None) -> list[str]:
+        """Judge pictures; what is written of them, as role and picture."""
+        planned = []
+        for label in labels:
+            jobs = self.keeper.plan(Frame(NOW, self.number, encoded), self.number, label)
+            self.keeper.submit(jobs)
+            planned += [f"{job.role} {job.shot.image}" for job in jobs]
+            self.number += 1
+        return planned
+
+
+def test_the_pictures_around_a_defect_are_kept(tmp_path):
+    """Two before, itself and two after, each once, in order."""
+    desk = Desk(tmp_path)
+    assert desk.judge(*["good"] * 4) == []
+    assert desk.judge("defect") == ["pre 2", "pre 3", "verdict 4"]
+    assert desk.judge("good", "good", "good") == ["post 5", "post 6"]
+    assert desk.judge("defect") == ["pre 7", "verdict 8"]
+    assert desk.judge("good", "defect", "good") == ["post 9", "verdict 10", "post 11"]
+
+
+def test_ids_tell_what_belongs_together(tmp_path):
+    """The pictures around a verdict bear its id."""
+    desk = Desk(tmp_path, pre=1, post=1)
+    jobs = []
+    for label in ("good", "defect", "good"):
+        jobs += desk.keeper.plan(Frame(NOW, 0), 0, label)
+    before, itself, after = (job.id for job in jobs)
+    assert (before, after) == (f"{itself}-pre1", f"{itself}-post1")
+
+
+def test_only_the_configured_labels_are_kept(tmp_path):
+    """A picture that could not be inspected is kept if that is wanted."""
+    assert Desk(tmp_path).judge("not-inspected", "anomaly") == ["pre 0", "verdict 1"]
+    assert Desk(tmp_path, labels=["not-inspected"]).judge("defect", "not-inspected") == ["pre 0", "verdict 1"]
+    assert Desk(tmp_path, labels=[]).judge("defect", "anomaly") == []
+
+
+def test_files_are_reported_when_they_are_complete(tmp_path):
+    """The report names path, hash, size and role; a JPEG is kept as it came."""
+    desk = Desk(tmp_path, pre=0, post=1)
+    desk.keeper.start()
+    desk.judge("defect", encoded=b"\xff\xd8 as it came")
+    desk.judge("good")
+    desk.keeper.finish(10)
+    assert [report.role for report in desk.reports] == ["verdict", "post"]
+    for report, data in zip(desk.reports, (b"\xff\xd8 as it came", b"1"), strict=True):
+        assert Path(report.path).read_bytes() == data
+        assert (report.sha256, report.size_bytes) == (hashlib.sha256(data).hexdigest(), len(data))
+
+
+def test_a_disk_that_is_too_slow_costs_pictures_and_nothing_else(tmp_path):
+    """While the writer is stuck the judge goes on; what is lost is counted, and no verdict names it."""
+    go_on = threading.Event()
+
+    def slowly(image, _quality):
+        go_on.wait(30)
+        return f"{image}".encode()
+
+    desk = Desk(tmp_path, slowly, pre=0, post=0)
+    desk.keeper.start()
+    written = desk.judge(*["defect"] * 50)
+    assert 1 <= len(written) < 10
+    assert len(desk.lost) == 50 - len(written)
+    go_on.set()
+    desk.keeper.finish(10)
+    assert len(desk.reports) == len(written)
+
+
+def test_a_folder_that_cannot_be_made_costs_pictures_and_nothing_else(tmp_path):
+    """A read-only or missing disk is told, and the thread lives on."""
+    (tmp_path / "file").touch()
+    desk = Desk(tmp_path / "file" / "evidence", pre=0, post=0)
+    desk.keeper.start()
+    desk.judge("defect", "defect")
+    desk.keeper.finish(10)
+    assert len(desk.lost) == 3
+    assert desk.reports == []
