@@ -223,9 +223,7 @@ class ModbusDevice:
         names = [row.name for row in step.block.registers]
         absent |= dict.fromkeys(names, error.reason)
         if _for_good(error):
-            if request is not step.request and request.count != step.block.count:
-                self._may_lengthen = False  # it was our extra register that it refused
-            elif (here := cut(step.block)) is not None:
+            if (here := cut(step.block)) is not None:
                 self._cuts.add(here)
                 self._cycles.clear()
                 self._splits += 1
@@ -237,6 +235,8 @@ class ModbusDevice:
                 self._refused |= dict.fromkeys(names, error.reason)
                 self._cycles.clear()
             return rest
+        if isinstance(error, RefusedError) and error.code in PERMANENT and request.count != step.block.count:
+            self._may_lengthen = False  # it was our extra register that it refused
         self._failures += 1
         nobody = error.reason == TIMEOUT or (isinstance(error, RefusedError) and error.code in NOBODY_HOME)
         if not nobody and self._failures < _MOST_FAILURES:

@@ -217,7 +217,7 @@ def test_a_late_reply_is_never_taken_for_another_registers(peer, make, meter):
     def slow_once(asked: Asked) -> Any:
         if not late.is_set():
             late.set()
-            return [Wait(CEILING_S + 0.03), right(asked)]
+            return [Wait(CEILING_S + 0.04), right(asked), Wait(0.02)]
         return right(asked)
 
     peer.answer = slow_once
