@@ -114,7 +114,8 @@ class Agent:
         groups = [[name for name in self._parts if name not in ("record", "publish")], ["record"], ["publish"]]
         for names, share in zip(groups, (0.4, 0.3, 0.3), strict=True):
             hanging += self._stop_parts(names, deadline_s * share)
-        self.spool.close()
+        if "record" not in hanging:
+            self.recorder.close()
         log.info("stopped", hanging=hanging or None)
         return hanging
 
@@ -234,7 +235,7 @@ class Agent:
         self.recorder.on_kept = publisher.offer
         # Name resolution, TCP and TLS may each take their time before a step is made again.
         worker = Worker("publish", publisher.body, self.health, self.clock, max_silence_s=90.0, wake=publisher.wake)
-        return Part(mark, [worker], detail=publisher)
+        return Part(mark, [worker], publisher.close, publisher)
 
     # --- flow
 

@@ -11,8 +11,9 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -20,18 +21,18 @@ from edge_agent.errors import SpoolError
 
 log = structlog.get_logger("database")
 
-SCHEMA_VERSION = 1
-BUSY_TIMEOUT_S = 2.0
-CHECK_LIMIT_S = 20.0  # of wall time for the quick check; a database that takes longer is used unchecked
+SCHEMA_VERSION: Final = 1
+BUSY_TIMEOUT_S: Final = 2.0
+CHECK_LIMIT_S: Final = 20.0  # of wall time for the quick check; a database that takes longer is used unchecked
+QUARANTINED_MAX: Final = 2
 
-# outbox.id > 0 is the seq of this database's own stream. Rows rescued from another stream (memory
-# while the disk was away, or a quarantined file) have id < 0, so that they sort, and leave, first.
+# outbox.id is the place in the queue, (stream, seq) the identity; stream NULL is the database's own.
 _SCHEMA = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE boots(id INTEGER PRIMARY KEY, boot TEXT UNIQUE NOT NULL, offset_ms INTEGER);
 CREATE TABLE outbox(
     id INTEGER PRIMARY KEY,
-    stream TEXT, seq INTEGER,
+    stream TEXT, seq INTEGER NOT NULL,
     class INTEGER NOT NULL, topic TEXT NOT NULL, retain INTEGER NOT NULL,
     boot INTEGER NOT NULL, mono_ns INTEGER NOT NULL, wall_ms INTEGER NOT NULL, synced INTEGER NOT NULL,
     thinned INTEGER NOT NULL DEFAULT 0,
@@ -53,10 +54,11 @@ class Database:
 
     def __init__(self, path: Path | None, *, durable: bool = True) -> None:
         self.path = path
+        self.stream = ""
+        self.forgot = False  # commits of the last run may be missing: never number on from here
         self._durable = durable
         self._memory_name = f"file:spool-{secrets.token_hex(4)}?mode=memory&cache=shared"
         self._writer: sqlite3.Connection | None = None
-        self.stream = ""
 
     @property
     def writer(self) -> sqlite3.Connection:
@@ -64,18 +66,23 @@ class Database:
             raise SpoolError("the database is not open")
         return self._writer
 
-    def open(self) -> None:
+    def open(self, boot_id: str = "") -> None:
         """Open, check and if needed create; raises DamagedError, or SpoolError when the disk refuses."""
         try:
+            self.forgot = self._has_forgotten(boot_id)
             self._writer = self._connect()
             self._prepare(self._writer)
+            self._mark(boot_id)
+        except SpoolError:
+            self._close()
+            raise
         except sqlite3.DatabaseError as error:
-            self.close()
+            self._close()
             if is_damage(error):
                 raise DamagedError(str(error)) from error
             raise spool_error(error, self.path) from error
         except OSError as error:
-            self.close()
+            self._close()
             raise SpoolError(f"cannot open {self.path}: {error}") from error
 
     def _connect(self) -> sqlite3.Connection:
@@ -90,28 +97,29 @@ class Database:
         )
 
     def _prepare(self, db: sqlite3.Connection) -> None:
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'NORMAL'}")
-        db.execute("PRAGMA journal_size_limit=4194304")
-        db.execute("PRAGMA temp_store=MEMORY")
-        db.execute("PRAGMA cache_size=-1024")
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
             raise SpoolError(
                 f"{self.path} was written by a newer edge-agent (schema {version}, this one knows {SCHEMA_VERSION})",
                 hint="install that version again, or move the file aside",
             )
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'NORMAL'}")
+        db.execute("PRAGMA journal_size_limit=4194304")
+        db.execute("PRAGMA secure_delete=OFF")  # Debian turns it on; it writes every deleted page once more
+        db.execute("PRAGMA temp_store=MEMORY")
+        db.execute("PRAGMA cache_size=-1024")
         self._quick_check(db)
         with transaction(db):
             if version == 0:
                 for statement in filter(str.strip, _SCHEMA.split(";")):
                     db.execute(statement)
-                db.execute(
-                    "INSERT INTO meta VALUES('stream', ?), ('next_seq', 1), ('next_rescue', -1)",
-                    (secrets.token_hex(6),),
-                )
+                db.execute("INSERT INTO meta VALUES('stream', ?), ('next_seq', 1)", (secrets.token_hex(6),))
                 db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        self.stream = str(self.meta("stream"))
+        stream = self.meta("stream")
+        if not isinstance(stream, str) or not isinstance(self.meta("next_seq"), int):
+            raise DamagedError("it does not know its own stream")
+        self.stream = stream
 
     def _quick_check(self, db: sqlite3.Connection) -> None:
         deadline = time.monotonic() + CHECK_LIMIT_S
@@ -128,25 +136,50 @@ class Database:
         if verdict != "ok":
             raise DamagedError(str(verdict))
 
+    # A file beside the database says that it is in use, and since which boot. Found at open, the last
+    # run did not end by itself: if the WAL is gone with it (or was never forced to the disk before a
+    # power cut), commits that the broker has seen may be missing here, and their numbers must not return.
+
+    def _has_forgotten(self, boot_id: str) -> bool:
+        if self.path is None or not self.path.exists():
+            return False
+        try:
+            boot = _beside(self.path, "-running").read_text(encoding="ascii")
+        except FileNotFoundError:
+            return False
+        except (OSError, UnicodeDecodeError):
+            boot = ""
+        return not _beside(self.path, "-wal").exists() or (not self._durable and boot != boot_id)
+
+    def _mark(self, boot_id: str) -> None:
+        if self.path is not None:
+            with suppress(OSError):  # a disk that refuses this has louder ways to say so
+                _beside(self.path, "-running").write_text(boot_id, encoding="ascii")
+
     def meta(self, key: str) -> object:
         row = self.writer.execute("SELECT value FROM meta WHERE key=?", (key,)).fetchone()
         return row[0] if row else None
 
     def reader(self) -> sqlite3.Connection:
-        """A read-only connection for another thread; it never checkpoints."""
-        if self.path is None:
-            db = self._connect()
-        else:
-            db = sqlite3.connect(
-                f"{self.path.resolve().as_uri()}?mode=ro",
-                uri=True,
-                timeout=BUSY_TIMEOUT_S,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            db.execute("PRAGMA wal_autocheckpoint=0")
-        db.execute("PRAGMA query_only=1")
-        db.execute("PRAGMA cache_size=-512")
+        """A read-only connection for another thread; it never checkpoints. Raises SpoolError."""
+        try:
+            if self.path is None:
+                db = self._connect()
+                # In memory, connections share pages and locks: a reader must not lock the writer out.
+                db.execute("PRAGMA read_uncommitted=1")
+            else:
+                db = sqlite3.connect(
+                    f"{self.path.resolve().as_uri()}?mode=ro",
+                    uri=True,
+                    timeout=BUSY_TIMEOUT_S,
+                    isolation_level=None,
+                    check_same_thread=False,
+                )
+                db.execute("PRAGMA wal_autocheckpoint=0")
+            db.execute("PRAGMA query_only=1")
+            db.execute("PRAGMA cache_size=-512")
+        except sqlite3.Error as error:
+            raise spool_error(error, self.path) from error
         return db
 
     def checkpoint(self) -> None:
@@ -154,6 +187,14 @@ class Database:
         self.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
+        """Close in good order: nothing is missing at the next open."""
+        if self._writer is not None and self.path is not None:
+            # Before the WAL goes: a kill in between must not look like a lost one.
+            with suppress(OSError):
+                _beside(self.path, "-running").unlink(missing_ok=True)
+        self._close()
+
+    def _close(self) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -200,13 +241,20 @@ def spool_error(error: sqlite3.Error, path: Path | None) -> SpoolError:
     return SpoolError(f"{path or 'memory'}: {error}", hint=_HINTS.get(code, ""))
 
 
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
 def quarantine(path: Path, wall_ms: int) -> Path:
-    """Move a damaged database and its companions aside; the new name of the main file."""
-    aside = path.with_name(f"{path.name}.corrupt-{wall_ms}")
+    """Move a damaged database and its companions aside, and forget the oldest of those; the main file's new name."""
+    aside = _beside(path, f".corrupt-{wall_ms}")
     for suffix in ("", "-wal", "-shm"):
-        companion = path.with_name(path.name + suffix)
-        if companion.exists():
-            companion.rename(aside.with_name(aside.name + suffix))
+        if _beside(path, suffix).exists():
+            _beside(path, suffix).rename(_beside(aside, suffix))
+    kept = sorted(path.parent.glob(f"{path.name}.corrupt-*[0-9]"), key=lambda found: found.stat().st_mtime_ns)
+    for old in kept[:-QUARANTINED_MAX]:
+        for suffix in ("", "-wal", "-shm"):
+            _beside(old, suffix).unlink(missing_ok=True)
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections import deque
 from pathlib import Path
 from typing import Final, Protocol
 
 from pydantic import Field, field_validator
 
-from edge_agent import mqtt
+from edge_agent.broker import NETWORK, Broker, Credentials, MqttError
 from edge_agent.clock import NS, Clock
 from edge_agent.health import Health
-from edge_agent.mqtt import Ack, Broker, Credentials, MqttError, Session
-from edge_agent.outbox import EVIDENCE, Stored
+from edge_agent.mqtt import Ack, Session
+from edge_agent.outbox import ALARM, EVIDENCE, GAP, Stored
 from edge_agent.payload import envelope, properties, restamp
+from edge_agent.receipts import Receipts
 from edge_agent.settings import Duration
 
-BEFORE_ALL: Final = -(1 << 62)
 _CHUNK: Final = 200
-_RETRY_CODES: Final = {0x80, 0x83, 0x97}  # unspecified, implementation specific, quota exceeded
+_TRIES: Final = 3
+_QUOTA_EXCEEDED: Final = 0x97
+_RETRY_CODES: Final = {0x80, 0x83, _QUOTA_EXCEEDED}  # unspecified, implementation specific
+_FORGOTTEN_AFTER: Final = 5  # PUBACK timeouts: others were confirmed meanwhile, this one never
 
 
 class MqttSettings(Credentials):
@@ -64,7 +66,7 @@ class Source(Protocol):
     def generation(self) -> int: ...
 
     @property
-    def next_seq(self) -> int: ...
+    def next_id(self) -> int: ...
 
     def reader(self) -> SpoolReader: ...
 
@@ -84,8 +86,44 @@ class SpoolReader(Protocol):
     def close(self) -> None: ...
 
 
+class Lane:
+    """Rows of the backlog, read from the disk a chunk at a time: alarms, or everything else."""
+
+    def __init__(self, reader: SpoolReader, *, alarms: bool) -> None:
+        self._reader = reader
+        self._alarms = alarms
+        self._chunk: deque[Stored] = deque()
+        self._ranges: deque[tuple[int, int]] = deque()
+
+    def __bool__(self) -> bool:
+        """Whether there may be more; only :meth:`next` knows."""
+        return bool(self._chunk or self._ranges)
+
+    def add(self, first: int, before: int) -> None:
+        """Also what lies in ``first ≤ id < before``."""
+        if self._ranges and self._ranges[-1][1] == first:
+            first = self._ranges.pop()[0]
+        self._ranges.append((first, before))
+
+    def put_back(self, row: Stored) -> None:
+        self._chunk.appendleft(row)
+
+    def next(self) -> Stored | None:
+        """The next row, oldest first, or None when there is none left. Raises SpoolError."""
+        while not self._chunk and self._ranges:
+            first, before = self._ranges.popleft()
+            self._chunk.extend(self._reader.rows(first - 1, before, _CHUNK, alarms=self._alarms))
+            if self._chunk:
+                self._ranges.appendleft((self._chunk[-1].id + 1, before))
+        return self._chunk.popleft() if self._chunk else None
+
+
 class Flight:
-    """What is on its way to the broker in one session."""
+    """What is on its way to the broker in one session.
+
+    ``newest``: topic → id of the newest retained row that was sent there; it outlives the session, so
+    that an older state that comes back from the backlog never replaces a newer one at the broker.
+    """
 
     def __init__(
         self,
@@ -96,70 +134,61 @@ class Flight:
         root: str,
         clock: Clock,
         health: Health,
+        newest: dict[str, int],
     ) -> None:
         self.generation = reader.generation
+        self.backlog = Lane(reader, alarms=False)
+        self.alarms = Lane(reader, alarms=True)
         self._session = session
         self._reader = reader
         self._source = source
         self._root = root
         self._clock = clock
         self._health = health
+        self._newest = newest
         self._window = min(settings.window, session.receive_maximum)
+        self._half = max(1, self._window // 2)  # the other half stays free for the present
         self._timeout_ns = int(settings.puback_timeout * NS)
         self._rate = settings.drain_rate
         self._tokens = 0.0
-        self._tokens_ns = clock.mono_ns()
-        self._receipts = settings.receipt_topic is not None
+        self._tokens_ns = self._confirmed_ns = clock.mono_ns()
+        self._receipts = Receipts() if settings.receipt_topic else None
         self._sent: dict[int, tuple[Stored, int]] = {}  # mid → row, when
         self._settled: list[int] = []
-        self._held: dict[tuple[str, int], int] = {}  # (stream, seq) → id: PUBACKed, waiting for the receipt
-        self._alarms: deque[Stored] = deque()
-        self._backlog: deque[Stored] = deque()
-        self._retries: dict[int, int] = {}
+        self._tries: dict[int, int] = {}
         self._paused_until_ns = 0
         self._offsets: dict[int, int | None] = {}
 
     @property
     def busy(self) -> bool:
-        return bool(self._sent or self._alarms)
+        return bool(self._sent)
 
-    def load_alarms(self, floor: int) -> None:
-        after = BEFORE_ALL
-        while rows := self._reader.rows(after, floor, _CHUNK, alarms=True):
-            self._alarms.extend(rows)
-            after = rows[-1].id
+    def fill(self, live: deque[Stored], *, draining: bool = True) -> float:
+        """Send what fits the window: alarms of the backlog, the present, then backlog. Seconds until more may go.
 
-    def fill(self, live: deque[Stored], ranges: deque[tuple[int, int]], lock: threading.Lock) -> float:
-        """Send what fits the window: alarms of the backlog, the present, then backlog. Seconds until more may go."""
-        if self._clock.mono_ns() < self._paused_until_ns:
-            return 0.2
-        while self._alarms and len(self._sent) < self._window:
-            self._send(self._alarms.popleft(), late=True)
-        while live and not self._alarms and len(self._sent) < self._window:
-            self._send(live.popleft(), late=False)
+        ``draining`` false: the backlog stays where it is, because the end is near.
+        """
         now_ns = self._clock.mono_ns()
+        if now_ns < self._paused_until_ns:
+            return (self._paused_until_ns - now_ns) / NS
+        while self.alarms and self._has_room(self._half) and (row := self.alarms.next()):
+            self._send(row, late=True)
+        while live and self._has_room(self._window):
+            row = live.popleft()
+            if row.kind == ALARM and self.alarms:
+                self.alarms.add(row.id, row.id + 1)  # behind the older ones
+            else:
+                self._send(row, late=False)
         self._tokens = min(self._rate / 4 + 1, self._tokens + (now_ns - self._tokens_ns) / NS * self._rate)
         self._tokens_ns = now_ns
-        # Half of the window stays free for the present.
-        while self._tokens >= 1 and len(self._sent) < max(1, self._window // 2) and self._next_backlog(ranges, lock):
-            self._send(self._backlog.popleft(), late=True)
+        while draining and self._tokens >= 1 and self._has_room(self._half) and (row := self.backlog.next()):
+            self._send(row, late=True)
             self._tokens -= 1
-        return max(0.005, (1 - self._tokens) / self._rate) if self._backlog or ranges else 1.0
+        waits_for_tokens = draining and self.backlog and self._has_room(self._half)
+        return max(0.005, (1 - self._tokens) / self._rate) if waits_for_tokens else 1.0
 
-    def _next_backlog(self, ranges: deque[tuple[int, int]], lock: threading.Lock) -> bool:
-        while not self._backlog:
-            with lock:
-                if not ranges:
-                    return False
-                after, before = ranges[0]
-            rows = self._reader.rows(after, before, _CHUNK, alarms=False)
-            self._backlog.extend(rows)
-            with lock:
-                if rows:
-                    ranges[0] = (rows[-1].id, before)
-                else:
-                    ranges.popleft()
-        return True
+    def _has_room(self, window: int) -> bool:
+        return len(self._sent) < window and self._session.room > 0
 
     def _send(self, row: Stored, *, late: bool) -> None:
         if row.boot not in self._offsets or (self._offsets[row.boot] is None and not row.synced):
@@ -181,29 +210,45 @@ class Flight:
         if len(payload) + len(topic) + 64 > self._session.maximum_packet_bytes:
             self._source.park(row.id, "larger than the broker takes", self.generation)
             return
-        mid = self._session.publish(topic, payload, retain=row.retain, user=user)
-        self._sent[mid] = (row, self._clock.mono_ns())
+        retain = row.retain and row.id >= self._newest.get(row.topic, 0)
+        if retain:
+            self._newest[row.topic] = row.id
+        now_ns = self._clock.mono_ns()
+        if not self._sent:
+            self._confirmed_ns = now_ns
+        mid = self._session.publish(topic, payload, retain=retain, user=user)
+        self._sent[mid] = (row, now_ns)
 
     def acked(self, ack: Ack) -> None:
         found = self._sent.pop(ack.mid, None)
         if found is None:
             return  # our own state message, or an id that we never sent
         row, _ = found
-        if ack.code < 0x80:
-            if self._receipts:
-                self._held[row.stream, row.seq] = row.id
-            else:
-                self._settled.append(row.id)
+        self._confirmed_ns = self._clock.mono_ns()
+        if ack.code >= 0x80:
+            self._refused(row, ack.code)
             return
-        tries = self._retries.get(row.id, 0) + 1
-        self._health.count("publish.refused")
-        if ack.code in _RETRY_CODES and (ack.code == 0x97 or tries < 3):
-            self._retries[row.id] = tries
-            self._paused_until_ns = self._clock.mono_ns() + min(30, 2**tries) * NS
-            self._backlog.appendleft(row)
+        self._tries.pop(row.id, None)
+        if row.kind == GAP:
+            self._health.clear("publish.gap")
+        if self._receipts is not None:
+            self._receipts.wait_for(row)
         else:
-            self._retries.pop(row.id, None)
-            self._source.park(row.id, f"reason code 0x{ack.code:02x}", self.generation)
+            self._settled.append(row.id)
+
+    def _refused(self, row: Stored, code: int) -> None:
+        tries = self._tries[row.id] = self._tries.get(row.id, 0) + 1
+        self._health.count("publish.refused")
+        if code in _RETRY_CODES and (code == _QUOTA_EXCEEDED or tries < _TRIES):
+            self._paused_until_ns = self._clock.mono_ns() + min(30, 2 ** min(tries, 5)) * NS
+            (self.alarms if row.kind == ALARM else self.backlog).put_back(row)
+            return
+        self._tries.pop(row.id)
+        if row.kind == GAP:
+            # Parking it would be another gap, refused again, without end: it waits for the next session.
+            self._health.fault("publish.gap", f"the broker refuses the topic {row.topic}: reason code 0x{code:02x}")
+        else:
+            self._source.park(row.id, f"reason code 0x{code:02x}", self.generation)
 
     def receipt(self, payload: bytes) -> None:
         """``{"stream": …, "upto": …}``: the collector has everything so far."""
@@ -213,8 +258,8 @@ class Flight:
         except (ValueError, KeyError):
             self._health.count("publish.bad_receipt")
             return
-        done = [key for key in self._held if key[0] == stream and key[1] <= upto]
-        self._settled.extend(self._held.pop(key) for key in done)
+        if self._receipts is not None:
+            self._settled.extend(self._receipts.take(stream, upto))
 
     def settle(self) -> None:
         if self._settled:
@@ -223,10 +268,12 @@ class Flight:
 
     def check(self) -> None:
         """A broker that took something long ago and confirms nothing is left; raises MqttError."""
-        if self._sent:
-            _, sent_ns = next(iter(self._sent.values()))
-            if self._clock.mono_ns() - sent_ns > self._timeout_ns:
-                raise MqttError(mqtt.NETWORK, f"{self._session.broker.url}: no PUBACK for {self._timeout_ns // NS} s")
+        if not self._sent:
+            return
+        now_ns = self._clock.mono_ns()
+        _, sent_ns = next(iter(self._sent.values()))
+        if now_ns - self._confirmed_ns > self._timeout_ns or now_ns - sent_ns > _FORGOTTEN_AFTER * self._timeout_ns:
+            raise MqttError(NETWORK, f"{self._session.broker.url}: no PUBACK for {self._timeout_ns // NS} s")
 
 
 def json_object(payload: bytes) -> dict[str, object]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from typing import Final
 
 from edge_agent.vocabulary import Reading
 
-MINUTE_MS = 60_000
+MINUTE_MS: Final = 60_000
+_CLOSED_MAX: Final = 10_000  # rows that wait for a disk that refuses
 HistoryRow = tuple[str, int, str]
 """device, minute since 1970 (UTC), JSON ``{quantity: [min, mean, max, last, count]}``."""
 
@@ -49,6 +50,7 @@ class MinuteAggregates:
         }
         if body:
             self._closed.append((device, minute, json.dumps(body, separators=(",", ":"))))
+            del self._closed[:-_CLOSED_MAX]
 
     def take(self, now_ms: int) -> list[HistoryRow]:
         """Rows of minutes that are over; the caller writes them, or gives them back."""
@@ -62,11 +64,7 @@ class MinuteAggregates:
 
     def give_back(self, rows: list[HistoryRow]) -> None:
         """They could not be written; a bounded number is kept for the next try."""
-        self._closed = (rows + self._closed)[-10_000:]
-
-    def open_minutes(self) -> Iterator[tuple[str, int]]:
-        """Device and minute of everything not yet closed."""
-        return ((device, minute) for device, (minute, _) in self._open.items())
+        self._closed = (rows + self._closed)[-_CLOSED_MAX:]
 
     def close_all(self) -> list[HistoryRow]:
         """Everything, also the running minute: for the end of the process."""
@@ -75,3 +73,19 @@ class MinuteAggregates:
         self._open.clear()
         rows, self._closed = self._closed, []
         return rows
+
+
+def merged(earlier: str, later: str) -> str:
+    """Two parts of one minute (a restart, or a clock set back, cut it) as one body."""
+    totals = json.loads(earlier)
+    for name, part in json.loads(later).items():
+        known = totals.get(name)
+        totals[name] = part if known is None else _added(known, part)
+    return json.dumps(totals, separators=(",", ":"))
+
+
+def _added(earlier: list[float], later: list[float]) -> list[float]:
+    low, mean, high, _, count = earlier
+    low2, mean2, high2, last, count2 = later
+    both = count + count2
+    return [min(low, low2), round((mean * count + mean2 * count2) / both, 6), max(high, high2), last, both]

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 from edge_agent import mqtt
+from edge_agent.broker import Broker, Credentials, MqttError
 from edge_agent.clock import Clock
 from edge_agent.completeness import Completeness
-from edge_agent.mqtt import Broker, Credentials, Message, MqttError, Subscribed
+from edge_agent.mqtt import Message, Subscribed
 
 Show = Callable[[str, dict[str, Any], int], None]
 """``show(topic, fields, size_bytes)`` for every message; a picture's fields are its properties."""

@@ -10,65 +10,37 @@ import contextlib
 import os
 import select
 import ssl
+import struct
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.exception import MQTTException
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from pydantic import Field
 
+from edge_agent.broker import (
+    AUTH,
+    CLOCK,
+    NETWORK,
+    REFUSED,
+    SILENT,
+    TAKEN_OVER,
+    TLS,
+    VERSION,
+    Broker,
+    Credentials,
+    MqttError,
+    read_secret,
+)
 from edge_agent.clock import NS, Clock
-from edge_agent.errors import EdgeAgentError
-from edge_agent.settings import Duration, Section
 
-DEFAULT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
+LARGEST_PACKET: Final = 268_435_455  # that MQTT can express
+ACCEPT_BYTES: Final = 128 << 10  # nobody has to send an agent more than this
 
-# Why a session could not begin or ended.
-NETWORK: Final = "network"
-VERSION: Final = "version"
-AUTH: Final = "auth"
-TLS: Final = "tls"
-CLOCK: Final = "clock"
-TAKEN_OVER: Final = "taken-over"
-SILENT: Final = "silent"
-REFUSED: Final = "refused"
-
-_HINTS = {
-    AUTH: "check username, password file and the broker's access list",
-    TLS: "check ca_file, and that the name in the config is the name in the broker's certificate",
-    CLOCK: "this computer's clock is not set yet; it is tried again once it is",
-    TAKEN_OVER: "another client uses the same client id; give each line its own",
-    NETWORK: "check the address, the cable and that the broker runs",
-    SILENT: "something accepts connections there but does not speak MQTT",
-}
-
-
-class MqttError(EdgeAgentError, ConnectionError):
-    """The session is over or never began; ``kind`` says which of the reasons above."""
-
-    retryable = True
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message, hint=_HINTS.get(kind, ""))
-        self.kind = kind
-
-
-class Credentials(Section):
-    """How to prove who we are; secrets come from files, never from the config."""
-
-    username: str | None = Field(default=None, description="User name for the broker.")
-    password_file: Path | None = Field(default=None, description="File whose first line is the password.")
-    ca_file: Path | None = Field(
-        default=None, description="CA certificate that signed the broker's; default: the system's."
-    )
-    cert_file: Path | None = Field(default=None, description="Client certificate (PEM).")
-    key_file: Path | None = Field(default=None, description="Private key of the client certificate (PEM).")
-    keepalive: Duration = Field(default=15.0, ge=5, le=300, description="How often the broker hears from us at least.")
-    connect_timeout: Duration = Field(default=10.0, gt=0, le=60, description="How long connecting may take.")
+# What paho raises on bytes that are no MQTT.
+_NONSENSE: Final = (MQTTException, struct.error, ValueError, LookupError, TypeError, AttributeError)
 
 
 class Ack(NamedTuple):
@@ -98,24 +70,6 @@ class Message(NamedTuple):
 Event = Ack | Message | Subscribed
 
 
-class Broker(NamedTuple):
-    """Where a broker is: from ``mqtt://host:port`` or ``mqtts://host:port``."""
-
-    url: str
-    host: str
-    port: int
-    tls: bool
-
-    @classmethod
-    def parse(cls, url: str) -> Broker:
-        parts = urlsplit(url)
-        if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
-            raise ValueError(f"{url!r} is not a broker; write mqtts://host:8883 or mqtt://host:1883")
-        if parts.username or parts.password:
-            raise ValueError(f"{parts.hostname}: no user or password in the address; use username and password_file")
-        return cls(url, parts.hostname, parts.port or DEFAULT_PORTS[parts.scheme], parts.scheme == "mqtts")
-
-
 class Session:
     """A connection from CONNECT to its end. Every method from one thread."""
 
@@ -125,7 +79,9 @@ class Session:
         self.broker = broker
         self.legacy = legacy
         self.receive_maximum = 65535
-        self.maximum_packet_bytes = 268_435_455
+        self.maximum_packet_bytes = LARGEST_PACKET
+        self._retains = True
+        self._unconfirmed = 0
         self._credentials = credentials
         self._clock = clock
         self._events: list[Event] = []
@@ -144,14 +100,17 @@ class Session:
         """Connect and wait for CONNACK; raises MqttError. ``will``: retained topic and payload, QoS 1."""
         client = self._client
         client.connect_timeout = self._credentials.connect_timeout
-        client.max_inflight_messages_set(65535)
+        client.max_inflight_messages_set(65535)  # the window is ours to keep
         client.on_connect, client.on_publish = self._on_connect, self._on_publish
         client.on_subscribe = self._on_subscribe
         client.on_disconnect, client.on_message = self._on_disconnect, self._on_message
-        if will:
-            client.will_set(will[0], will[1], qos=1, retain=True)
         self._set_credentials()
         extra: dict[str, Any] = {} if self.legacy else {"clean_start": True}
+        if will:
+            client.will_set(will[0], will[1], qos=1, retain=True)
+            if not self.legacy:
+                extra["properties"] = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+                extra["properties"].MaximumPacketSize = ACCEPT_BYTES
         try:
             client.connect(self.broker.host, self.broker.port, keepalive=int(self._credentials.keepalive), **extra)
         except ssl.SSLCertVerificationError as error:
@@ -167,7 +126,7 @@ class Session:
         deadline_ns = self._clock.mono_ns() + int(self._credentials.connect_timeout * NS)
         while not self._connected:
             self.step(0.5)
-            if self._clock.mono_ns() > deadline_ns:
+            if not self._connected and self._clock.mono_ns() > deadline_ns:
                 raise MqttError(SILENT, f"{self.broker.url}: connected, but no CONNACK")
 
     def _set_credentials(self) -> None:
@@ -192,15 +151,22 @@ class Session:
     # --- talking
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, user: Sequence[tuple[str, str]] = ()) -> int:
-        """Send with QoS 1; the packet id that its Ack will carry."""
+        """Send with QoS 1; the packet id that its Ack will carry. The caller keeps to ``room``."""
         properties = None
         if user and not self.legacy:
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             properties.UserProperty = list(user)
+        retain = retain and self._retains
         info = self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
         if info.rc not in {paho.MQTT_ERR_SUCCESS, paho.MQTT_ERR_NO_CONN}:
             raise MqttError(NETWORK, f"{self.broker.url}: {paho.error_string(info.rc)}")
+        self._unconfirmed += 1
         return info.mid
+
+    @property
+    def room(self) -> int:
+        """How many more messages the broker takes before it has confirmed some."""
+        return self.receive_maximum - self._unconfirmed
 
     def subscribe(self, topic: str) -> None:
         """Ask for a topic; a Subscribed event says when it holds."""
@@ -218,12 +184,15 @@ class Session:
         if sock is not None:
             if not (self.broker.tls and getattr(sock, "pending", int)()):
                 self._await(sock, timeout_s)
-            client.loop_read()
+            try:
+                client.loop_read()
+            except _NONSENSE as error:
+                self._end(REFUSED, f"does not speak MQTT properly: {error}")
             if client.want_write():
                 client.loop_write()
             client.loop_misc()
-        if self._ended is None and client.socket() is None:
-            self._ended = MqttError(NETWORK, f"{self.broker.url}: connection lost")
+        if client.socket() is None:
+            self._end(NETWORK, "connection lost")
         if self._ended is not None:
             raise self._ended
         events, self._events = self._events, []
@@ -239,16 +208,23 @@ class Session:
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_read(fd)
 
-    def close(self, *, leave_will: bool = False) -> None:
-        """End the session; ``leave_will``: let the broker publish the last will."""
-        if leave_will or self._ended is not None:
-            sock = self._client.socket()
-            if sock is not None:
-                with contextlib.suppress(OSError):
-                    sock.close()
-            return
-        with contextlib.suppress(OSError, ValueError):
-            self._client.disconnect()
+    def abandon(self) -> None:
+        """Drop the connection without a word, so that the broker publishes the last will."""
+        sock = self._client.socket()
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.close()
+
+    def close(self) -> None:
+        """End the session in good order, if it has not ended: no last will. Harmless when closed."""
+        client = self._client
+        if self._ended is None and self._connected:
+            with contextlib.suppress(OSError, ValueError):
+                client.disconnect()
+        self.abandon()
+        # paho and we hold each other; sockets should not wait for the garbage collector.
+        client.on_connect = client.on_publish = client.on_subscribe = None
+        client.on_disconnect = client.on_message = None
 
     # --- what paho calls, in our thread, within step()
 
@@ -256,21 +232,28 @@ class Session:
         code = reason.value
         if code == 0:
             self._connected = True
-            self.receive_maximum = getattr(properties, "ReceiveMaximum", 65535) if properties else 65535
-            self.maximum_packet_bytes = (
-                getattr(properties, "MaximumPacketSize", 268_435_455) if properties else 268_435_455
-            )
+            self.receive_maximum = getattr(properties, "ReceiveMaximum", 65535)
+            self.maximum_packet_bytes = getattr(properties, "MaximumPacketSize", LARGEST_PACKET)
+            self._retains = bool(getattr(properties, "RetainAvailable", 1))
+            if not getattr(properties, "MaximumQoS", 1):
+                self._end(REFUSED, "offers QoS 0 only, so nothing would ever be confirmed")
             return
         kind = VERSION if code in {1, 0x84} else AUTH if code in {4, 5, 0x86, 0x87, 0x8A, 0x8C} else REFUSED
-        self._ended = MqttError(kind, f"{self.broker.url}: {reason}")
+        self._end(kind, str(reason))
+
+    def _end(self, kind: str, why: str) -> None:
+        """The first reason is the true one."""
+        if self._ended is None:
+            self._ended = MqttError(kind, f"{self.broker.url}: {why}")
 
     def _on_publish(self, _client: Any, _user: Any, mid: int, reason: Any, _properties: Any) -> None:
+        self._unconfirmed -= 1
         self._events.append(Ack(mid, reason.value if reason is not None else 0))
 
     def _on_subscribe(self, _client: Any, _user: Any, mid: int, reasons: Any, _properties: Any) -> None:
         refused = [str(reason) for reason in reasons if reason.value >= 0x80]
         if refused:
-            self._ended = MqttError(AUTH, f"{self.broker.url}: subscription refused: {', '.join(refused)}")
+            self._end(AUTH, f"subscription refused: {', '.join(refused)}")
         self._events.append(Subscribed(mid))
 
     def _on_message(self, _client: Any, _user: Any, message: Any) -> None:
@@ -280,9 +263,8 @@ class Session:
         self._events.append(Message(message.topic, message.payload, message.retain, message.dup, user, expiry))
 
     def _on_disconnect(self, _client: Any, _user: Any, _flags: Any, reason: Any, _properties: Any) -> None:
-        if self._ended is None:
-            kind = TAKEN_OVER if reason.value == 0x8E else NETWORK
-            self._ended = MqttError(kind, f"{self.broker.url}: {reason}")
+        code = reason.value
+        self._end(TAKEN_OVER if code == 0x8E else AUTH if code in {0x87, 0x8A} else NETWORK, str(reason))
 
 
 def connect(
@@ -320,13 +302,3 @@ def connect(
         session.close()
         raise
     return session
-
-
-def read_secret(path: Path | None) -> str | None:
-    """First line of a secret file; raises MqttError when it cannot be read."""
-    if path is None:
-        return None
-    try:
-        return path.read_text(encoding="utf-8").splitlines()[0]
-    except (OSError, IndexError) as error:
-        raise MqttError(AUTH, f"cannot read the password file {path}: {error}") from error

@@ -33,7 +33,7 @@ class Row(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """A row as it stands in the spool. ``stream``/``seq`` are what the integrator sees."""
+    """A row as it stands in the spool. ``id``: its place in the queue; ``stream``/``seq``: what the integrator sees."""
 
     id: int
     stream: str
@@ -78,10 +78,23 @@ def losses(lost: Iterable[tuple[str, int]], reason: str, *, merge: bool = False)
     return found
 
 
-def ranges(ids: Iterable[int]) -> list[tuple[int, int]]:
+def retell(gaps: Iterable[tuple[str, int, str]]) -> list[Loss]:
+    """Gap rows (stream, seq, body) that make room for one per stream: what they said, and that they went."""
+    said: dict[str, Loss] = {}
+    for stream, seq, body in gaps:
+        told = json.loads(f"{{{body}}}")
+        for loss in (Loss(told["of"], told["from"], told["to"], told["count"], ""), Loss(stream, seq, seq, 1, "")):
+            known = said.get(loss.stream, loss._replace(rows=0))
+            said[loss.stream] = Loss(
+                loss.stream, min(known.first, loss.first), max(known.last, loss.last), known.rows + loss.rows, "several"
+            )
+    return list(said.values())
+
+
+def ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:
     """Contiguous runs of a set of integers, in order."""
     runs: list[tuple[int, int]] = []
-    for number in sorted(ids):
+    for number in sorted(numbers):
         if runs and number <= runs[-1][1] + 1:
             runs[-1] = (runs[-1][0], number)
         else:
@@ -93,15 +106,5 @@ def stored(row: Sequence[Any], own_stream: str) -> Stored:
     """A row of ``SELECT * FROM outbox``; rows of the database's own stream do not repeat its name."""
     row_id, stream, seq, kind, topic, retain, boot, mono_ns, wall_ms, synced, _thinned, body = row
     return Stored(
-        id=row_id,
-        stream=stream or own_stream,
-        seq=row_id if seq is None else seq,
-        kind=kind,
-        topic=topic,
-        retain=bool(retain),
-        boot=boot,
-        mono_ns=mono_ns,
-        wall_ms=wall_ms,
-        synced=bool(synced),
-        body=body,
+        row_id, stream or own_stream, seq, kind, topic, bool(retain), boot, mono_ns, wall_ms, bool(synced), body
     )

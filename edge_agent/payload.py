@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import lru_cache
+from math import isfinite
 
 from edge_agent.clock import Stamp, iso
 from edge_agent.outbox import ALARM, EVIDENCE, TELEMETRY, VERDICT, Row, Stored
-from edge_agent.vocabulary import AlarmChange, Evidence, Reading, Verdict
+from edge_agent.vocabulary import NOT_A_NUMBER, AlarmChange, Evidence, Reading, Verdict
 
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+# ASCII only: a character is a byte when the spool counts, and no odd file name in a message can be unencodable.
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 # Decimals that are worth sending: beyond any meter's resolution, short of float32's noise.
 _DECIMALS = {"": 5, "A": 4, "Hz": 4, "°C": 3, "%": 3}
@@ -29,9 +31,14 @@ def decimals(unit: str) -> int:
 def telemetry_row(reading: Reading, digits: Mapping[str, int]) -> Row:
     """A reading as a row. ``digits``: decimals by quantity; what is not named is sent as it is."""
     values = {name: round(value, digits[name]) if name in digits else value for name, value in reading.values.items()}
-    body = '"values":' + _encode(values)
-    if reading.absent:
-        body += ',"absent":' + _encode(reading.absent)
+    absent = reading.absent
+    try:
+        body = '"values":' + _encode(values)
+    except ValueError:  # NaN and infinity are no JSON, and no values either
+        absent = {**absent, **{name: NOT_A_NUMBER for name, value in values.items() if not isfinite(value)}}
+        body = '"values":' + _encode({name: value for name, value in values.items() if isfinite(value)})
+    if absent:
+        body += ',"absent":' + _encode(absent)
     if reading.events:
         body += ',"events":' + _encode(reading.events)
     return Row(TELEMETRY, "telemetry/" + reading.device, reading.at, body)
@@ -78,7 +85,11 @@ def evidence_row(evidence: Evidence) -> Row:
 
 
 def _inside(fields: Mapping[str, object]) -> str:
-    return _encode({name: value for name, value in fields.items() if value is not None})[1:-1]
+    return _encode({name: value for name, value in fields.items() if _is_something(value)})[1:-1]
+
+
+def _is_something(value: object) -> bool:
+    return value is not None and not (isinstance(value, float) and not isfinite(value))
 
 
 @lru_cache(maxsize=8)

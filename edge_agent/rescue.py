@@ -2,52 +2,120 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 import structlog
 
 from edge_agent.database import Database, transaction
-from edge_agent.outbox import Stored, stored
+from edge_agent.outbox import Loss, Stored, stored
 
 log = structlog.get_logger("rescue")
 
+_CHUNK: Final = 500
+_LIMIT_S: Final = 20.0  # of wall time; what is not salvaged by then stays in the file that was put aside
+_FURTHEST: Final = 1 << 40
+_UNKNOWN_BOOT: Final = "salvaged"
 
-def rescue(target: Database, rows: Sequence[Stored], boot_id: str, offset_ms: int | None = None) -> int:
-    """Put rows of another stream in front of the queue of ``target``, with their own stream and seq."""
+
+def rescue(target: Database, rows: Sequence[Stored], boot_id: str = _UNKNOWN_BOOT) -> None:
+    """Put rows of other streams at the end of the queue of ``target``, with their own stream and seq.
+
+    Raises sqlite3.Error, with nothing changed.
+    """
     db = target.writer
     with transaction(db):
-        db.execute("INSERT OR IGNORE INTO boots(boot, offset_ms) VALUES(?, ?)", (boot_id, offset_ms))
+        db.execute("INSERT OR IGNORE INTO boots(boot) VALUES(?)", (boot_id,))
         (boot,) = db.execute("SELECT id FROM boots WHERE boot=?", (boot_id,)).fetchone()
-        lowest = int(str(target.meta("next_rescue"))) - len(rows) + 1
+        (last,) = db.execute("SELECT coalesce(max(id), 0) FROM outbox").fetchone()
         db.executemany(
             "INSERT INTO outbox(id, stream, seq, class, topic, retain, boot, mono_ns, wall_ms, synced, body) "
             "VALUES(?,?,?,?,?,?,?,?,?,?,?)",
             [
-                (lowest + n, r.stream, r.seq, r.kind, r.topic, r.retain, boot, r.mono_ns, r.wall_ms, r.synced, r.body)
-                for n, r in enumerate(rows)
+                (n, r.stream, r.seq, r.kind, r.topic, r.retain, boot, r.mono_ns, r.wall_ms, r.synced, r.body)
+                for n, r in enumerate(rows, last + 1)
             ],
         )
-        db.execute("UPDATE meta SET value=? WHERE key='next_rescue'", (lowest - 1,))
-    return len(rows)
 
 
-def salvage(damaged: Path, target: Database) -> int:
-    """Read what can still be read of a quarantined file into ``target``; how many rows. Never fails."""
-    saved: list[Stored] = []
+def salvage(damaged: Path, target: Database) -> tuple[int, list[Loss]]:
+    """Bring what can still be read of a damaged file into ``target``: how many rows, and what may be lost.
+
+    Never fails. A loss here is an upper bound: some of its rows may have been delivered long ago.
+    """
     try:
-        db = sqlite3.connect(f"{damaged.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
-    except sqlite3.Error:
-        return 0
-    try:
-        (stream,) = db.execute("SELECT value FROM meta WHERE key='stream'").fetchone()
-        saved.extend(stored(row, stream) for row in db.execute("SELECT * FROM outbox ORDER BY id"))
-    except (sqlite3.Error, TypeError, ValueError) as error:
-        log.warning("salvage stopped", after_rows=len(saved), why=str(error))
-    finally:
-        db.close()
-    try:
-        return rescue(target, saved, "salvaged")
-    except sqlite3.Error:
-        return 0
+        with closing(sqlite3.connect(f"{damaged.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)) as db:
+            meta = dict(db.execute("SELECT key, value FROM meta"))
+            return _Salvage(db, str(meta["stream"]), int(meta["next_seq"])).into(target)
+    except (sqlite3.Error, KeyError, TypeError, ValueError) as error:
+        log.warning("nothing to salvage", file=str(damaged), why=str(error))
+        return 0, []
+
+
+class _Salvage:
+    """Reads over the holes, and remembers between which numbers they lie."""
+
+    def __init__(self, db: sqlite3.Connection, stream: str, next_seq: int) -> None:
+        self._db = db
+        self._stream = stream
+        self._next_seq = next_seq
+        self._last: dict[str, int] = {}  # stream → last seq that was read
+        self._hole = False
+        self._losses: list[Loss] = []
+
+    def into(self, target: Database) -> tuple[int, list[Loss]]:
+        saved, last = 0, dict(self._last)
+        try:
+            for chunk in self._chunks():
+                rescue(target, chunk)
+                saved, last = saved + len(chunk), dict(self._last)
+        except sqlite3.Error as error:  # of the target: full, most likely
+            log.warning("salvage stopped", after_rows=saved, why=str(error))
+            self._hole, self._last = True, last
+        if self._hole:
+            self._lose_until(self._stream, self._next_seq)
+        return saved, self._losses
+
+    def _chunks(self) -> Iterator[list[Stored]]:
+        deadline = time.monotonic() + _LIMIT_S
+        after, hop = -1, 1
+        while hop < _FURTHEST and time.monotonic() < deadline:
+            chunk: list[Stored] = []
+            count = 0
+            try:
+                for row in self._db.execute("SELECT * FROM outbox WHERE id > ? ORDER BY id LIMIT ?", (after, _CHUNK)):
+                    after, hop, count = row[0], 1, count + 1
+                    if (sound := self._sound(row)) is not None:
+                        chunk.append(sound)
+            except sqlite3.Error:
+                self._hole = True
+                after, hop, count = after + hop, hop * 2, _CHUNK
+            if chunk:
+                yield chunk
+            if count < _CHUNK:
+                return
+        self._hole = True
+
+    def _sound(self, row: Sequence[object]) -> Stored | None:
+        """The row, if its body is still JSON; and what was lost before it, if there was a hole."""
+        found = stored(row, self._stream)
+        try:
+            json.loads(f"{{{found.body}}}")
+        except (ValueError, TypeError):
+            self._hole = True
+            return None
+        if self._hole:
+            self._hole = False
+            self._lose_until(found.stream, found.seq)
+        self._last[found.stream] = found.seq
+        return found
+
+    def _lose_until(self, stream: str, seq: int) -> None:
+        first = self._last.get(stream, 0) + 1
+        if first < seq:
+            self._losses.append(Loss(stream, first, seq - 1, seq - first, "damaged"))

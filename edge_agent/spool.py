@@ -6,7 +6,7 @@
 
 All writes come from one thread. A row leaves only after it was settled (PUBACK, or parked as poison)
 or when the byte limit is reached: then the oldest telemetry is thinned to one row per device and
-minute, then dropped; verdicts follow, alarms go last; every loss is itself a row (a *gap*).
+minute, then dropped; evidence and verdicts follow, alarms go last; every loss is itself a row (a *gap*).
 
 When the disk cannot be used the spool lives in memory, as a stream of its own, and comes back by itself.
 """
@@ -18,24 +18,19 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
 from edge_agent.clock import Clock, iso
-from edge_agent.database import (
-    DamagedError,
-    Database,
-    is_full,
-    quarantine,
-    spool_error,
-    transaction,
-)
+from edge_agent.database import DamagedError, Database, is_full, quarantine, spool_error, transaction
 from edge_agent.errors import SpoolError
 from edge_agent.health import Health
+from edge_agent.history import HistoryRow, merged
 from edge_agent.outbox import (
     ALARM,
     EVIDENCE,
+    GAP,
     ROW_OVERHEAD_BYTES,
     TELEMETRY,
     VERDICT,
@@ -44,6 +39,7 @@ from edge_agent.outbox import (
     Stored,
     losses,
     ranges,
+    retell,
     stored,
 )
 from edge_agent.rescue import rescue, salvage
@@ -51,17 +47,27 @@ from edge_agent.rescue import rescue, salvage
 log = structlog.get_logger("spool")
 
 RESERVE_BYTES: Final = 1 << 20  # a DELETE needs room in the WAL even when the disk is full
+MEMORY_LIMIT_BYTES: Final = 32 << 20
+_SMALLEST_BITE: Final = 64 << 10  # bytes evicted at once, at least …
+_LARGEST_BITE: Final = 8 << 20  # … and at most: it is done within one commit
+_ROOM_INSIDE: Final = 256 << 10  # free pages in the file that count as room to go on
+_FORGOTTEN_MAX: Final = 1_000_000  # more rows than ever fit a WAL
 _THIN_TO_MS: Final = 60_000
 _PARKED_MAX: Final = 1000
 _SIZE: Final = f"length(body) + {ROW_OVERHEAD_BYTES}"
 
 
-_Sized = tuple[int, str, int, str, int, int]
-"""id, stream, seq, topic, wall_ms, bytes."""
+class _Sized(NamedTuple):
+    id: int
+    stream: str
+    seq: int
+    topic: str
+    wall_ms: int
+    size: int
 
 
 class Spool:
-    """The outbox of one agent. Every method but :meth:`reader` belongs to the record thread."""
+    """The outbox of one agent. Every method but :meth:`reader` and :meth:`usage` belongs to the record thread."""
 
     def __init__(
         self,
@@ -74,17 +80,18 @@ class Spool:
         floor_bytes: int = 64 << 20,
     ) -> None:
         self.path = path
-        self.generation = 0  # changes whenever the database behind it does
         self._clock = clock
         self._health = health
         self._limit_bytes = limit_bytes
         self._floor_bytes = floor_bytes
         self._durable = durable
         self._db = Database(None)
-        self._next_seq = 1
+        self._source = (self._db, 0)  # and its generation, swapped at once for the reader's thread
+        self._next_id = self._next_seq = 1
         self._bytes = 0
-        self._written_bytes = 0  # since the start
+        self._written_bytes = 0  # since the start, for `status`
         self._rows = 0
+        self._oldest_ms: int | None = None
         self._boot = 0
         self._anchored = False
 
@@ -93,51 +100,74 @@ class Spool:
     def open(self) -> None:
         """Open the file; a damaged one is put aside and salvaged, an unusable disk means memory. Never fails."""
         try:
-            self._use(self._open_disk())
+            self._use(*self._open_disk())
         except SpoolError as error:
             self.fall_back(error)
 
-    def _open_disk(self) -> Database:
+    def _open_disk(self) -> tuple[Database, list[Row]]:
+        """The database on disk, and what has to be said there first."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SpoolError(f"cannot make {self.path.parent}: {error}") from error
         disk = Database(self.path, durable=self._durable)
         try:
-            disk.open()
+            disk.open(self._clock.boot_id)
         except DamagedError as damage:
-            try:
-                aside = quarantine(self.path, self._clock.stamp().wall_ms)
-            except OSError as error:
-                raise SpoolError(f"{self.path} is damaged and cannot be moved aside: {error}") from damage
-            self._health.count("spool.quarantined")
-            self._health.fault(
-                "spool.quarantine",
-                f"database was damaged ({damage}), kept as {aside.name}",
-                hint="rows were salvaged where readable",
-            )
-            disk.open()
-            salvaged = salvage(aside, disk)
-            log.warning("database quarantined", file=str(aside), salvaged=salvaged)
-        self._make_reserve()
-        return disk
+            return disk, self._replace_damaged(disk, damage)
+        if disk.forgot:
+            self._health.count("spool.forgot")
+            log.warning("the last commits may be missing, numbering goes on further up", stream=disk.stream)
+            first = int(str(disk.meta("next_seq")))
+            last = first + _FORGOTTEN_MAX - 1
+            with self._translated():
+                disk.writer.execute("UPDATE meta SET value=? WHERE key='next_seq'", (last + 1,))
+            return disk, [Loss(disk.stream, first, last, 0, "unclean end").row(self._clock.stamp())]
+        return disk, []
 
-    def _use(self, db: Database) -> None:
-        self._db = db
-        self.generation += 1
-        writer = db.writer
-        self._next_seq = int(str(db.meta("next_seq")))
-        with transaction(writer):
-            writer.execute("INSERT OR IGNORE INTO boots(boot) VALUES(?)", (self._clock.boot_id,))
-        (self._boot, offset) = writer.execute(
-            "SELECT id, offset_ms FROM boots WHERE boot=?", (self._clock.boot_id,)
-        ).fetchone()
-        self._anchored = offset is not None
-        self._recount()
+    def _replace_damaged(self, disk: Database, damage: DamagedError) -> list[Row]:
+        stamp = self._clock.stamp()
+        try:
+            aside = quarantine(self.path, stamp.wall_ms)
+            disk.open(self._clock.boot_id)
+        except (OSError, DamagedError) as error:
+            raise SpoolError(f"{self.path} is damaged ({damage}) and cannot be replaced: {error}") from damage
+        saved, lost = salvage(aside, disk)
+        self._health.count("spool.quarantined")
+        self._health.fault(
+            "spool.quarantine",
+            f"database was damaged ({damage}), kept as {aside.name}",
+            hint=f"{saved} rows were salvaged",
+        )
+        return [loss.row(stamp) for loss in lost]
 
-    def _recount(self) -> None:
-        self._rows, size = self._db.writer.execute(f"SELECT count(*), coalesce(sum({_SIZE}), 0) FROM outbox").fetchone()
-        self._bytes = int(size)
+    def _use(self, db: Database, first: Sequence[Row] = ()) -> None:
+        """Write to ``db`` from now on; raises SpoolError with everything as before."""
+        with self._translated():
+            writer = db.writer
+            with transaction(writer):
+                writer.execute("INSERT OR IGNORE INTO boots(boot) VALUES(?)", (self._clock.boot_id,))
+            boot, offset = writer.execute(
+                "SELECT id, offset_ms FROM boots WHERE boot=?", (self._clock.boot_id,)
+            ).fetchone()
+            next_seq = int(str(db.meta("next_seq")))
+            rows, size, last = writer.execute(
+                f"SELECT count(*), coalesce(sum({_SIZE}), 0), coalesce(max(id), 0) FROM outbox"
+            ).fetchone()
+        self._db, self._boot, self._anchored = db, boot, offset is not None
+        self._next_seq, self._rows, self._bytes = next_seq, rows, size
+        # Places in the queue are never given twice, so that whoever still holds old ones cannot be mistaken.
+        self._next_id = max(self._next_id, last + 1)
+        self._source = (db, self.generation + 1)
+        if first:
+            with suppress(SpoolError):
+                self.append(first)
+        self._look_at_oldest()
+
+    @property
+    def generation(self) -> int:
+        """Changes whenever the database behind it does."""
+        return self._source[1]
 
     @property
     def volatile(self) -> bool:
@@ -154,18 +184,19 @@ class Spool:
 
     def return_to_disk(self) -> bool:
         """Try the disk again; rows that wait in memory move there under their own stream and seq."""
+        memory = self._db
         try:
-            disk = self._open_disk()
+            disk, first = self._open_disk()
         except SpoolError:
             return False
-        waiting = self._read(self._db.writer, "SELECT * FROM outbox ORDER BY id", ())
         try:
-            rescue(disk, waiting, self._clock.boot_id)
-        except sqlite3.Error:
+            with self._translated():
+                waiting = memory.writer.execute("SELECT * FROM outbox ORDER BY id")
+                rescue(disk, [stored(row, memory.stream) for row in waiting], self._clock.boot_id)
+            self._use(disk, first)
+        except SpoolError:
             disk.close()
             return False
-        memory = self._db
-        self._use(disk)
         memory.close()
         self._health.clear("spool.disk")
         return True
@@ -175,6 +206,11 @@ class Spool:
     @property
     def stream(self) -> str:
         return self._db.stream
+
+    @property
+    def next_id(self) -> int:
+        """The place in the queue that the next row will get."""
+        return self._next_id
 
     @property
     def next_seq(self) -> int:
@@ -189,6 +225,7 @@ class Spool:
         ``parked``: ids with the reason why no broker will take them. Raises SpoolError with nothing
         changed; the caller still holds everything.
         """
+        settled, parked = list(settled), list(parked)
         try:
             return self._commit(rows, settled, parked)
         except sqlite3.DatabaseError as error:
@@ -196,10 +233,10 @@ class Spool:
                 raise spool_error(error, self._db.path) from error
         # Full: make room by our own rules, then once more.
         with self._translated():
-            self._drop_reserve()
-            self._evict(max(RESERVE_BYTES, self._bytes // 10))
+            self._reserve.unlink(missing_ok=True)
+            gaps = self._evict(min(max(_SMALLEST_BITE, self._bytes // 10), _LARGEST_BITE))
             self._db.checkpoint()
-            return self._commit(rows, settled, parked)
+            return gaps + self._commit(rows, settled, parked)
 
     def _commit(
         self,
@@ -211,23 +248,23 @@ class Spool:
         db = self._db.writer
         freed = freed_rows = 0
         with transaction(db):
-            rows = [*rows, *[self._park(db, row_id, reason) for row_id, reason in parked]]
-            forget = [*forget, *[row_id for row_id, _ in parked]]
-            for low, high in ranges(forget):
+            rows = [*rows, *self._park(db, parked)]
+            for low, high in ranges([*forget, *(row_id for row_id, _ in parked)]):
                 count, size = db.execute(
                     f"SELECT count(*), coalesce(sum({_SIZE}), 0) FROM outbox WHERE id BETWEEN ? AND ?", (low, high)
                 ).fetchone()
                 db.execute("DELETE FROM outbox WHERE id BETWEEN ? AND ?", (low, high))
                 freed, freed_rows = freed + size, freed_rows + count
             db.executemany("UPDATE outbox SET thinned=1 WHERE id=?", [(row_id,) for row_id in thinned])
-            kept = [self._numbered(seq, row) for seq, row in enumerate(rows, self._next_seq)]
+            kept = [self._numbered(n, row) for n, row in enumerate(rows)]
             if kept:
                 db.executemany(
-                    "INSERT INTO outbox(id, class, topic, retain, boot, mono_ns, wall_ms, synced, body) "
-                    "VALUES(?,?,?,?,?,?,?,?,?)",
-                    [(s.id, s.kind, s.topic, s.retain, s.boot, s.mono_ns, s.wall_ms, s.synced, s.body) for s in kept],
+                    "INSERT INTO outbox(id, seq, class, topic, retain, boot, mono_ns, wall_ms, synced, body) "
+                    "VALUES(?,?,?,?,?,?,?,?,?,?)",
+                    [(s[0], *s[2:]) for s in kept],
                 )
                 db.execute("UPDATE meta SET value=? WHERE key='next_seq'", (self._next_seq + len(kept),))
+        self._next_id += len(kept)
         self._next_seq += len(kept)
         self._rows += len(kept) - freed_rows
         size = sum(len(row.body) + ROW_OVERHEAD_BYTES for row in rows)
@@ -235,35 +272,32 @@ class Spool:
         self._bytes += size - freed
         return kept
 
-    def _numbered(self, seq: int, row: Row) -> Stored:
-        at = row.at
-        return Stored(
-            seq,
-            self._db.stream,
-            seq,
-            row.kind,
-            row.topic,
-            row.retain,
-            self._boot,
-            at.mono_ns,
-            at.wall_ms,
-            at.synced,
-            row.body,
-        )
+    def _numbered(self, n: int, row: Row) -> Stored:
+        kind, topic, at, body, retain = row
+        identity = (self._next_id + n, self._db.stream, self._next_seq + n)
+        return Stored(*identity, kind, topic, retain, self._boot, at.mono_ns, at.wall_ms, at.synced, body)
 
-    def _park(self, db: sqlite3.Connection, row_id: int, reason: str) -> Row:
-        """Copy a row that no broker takes aside; the gap that tells of it."""
+    def _park(self, db: sqlite3.Connection, parked: Iterable[tuple[int, str]]) -> list[Row]:
+        """Copy rows that no broker takes aside; the gaps that tell of them."""
         stamp = self._clock.stamp()
-        found = self._read(db, "SELECT * FROM outbox WHERE id=?", (row_id,))
-        if not found:
-            return Loss(self._db.stream, row_id, row_id, 0, reason).row(stamp)
-        row = found[0]
-        db.execute(
-            "INSERT INTO parked(stream, seq, topic, at_ms, reason, body) VALUES(?,?,?,?,?,?)",
-            (row.stream, row.seq, row.topic, row.wall_ms, reason, row.body),
-        )
-        db.execute("DELETE FROM parked WHERE id <= (SELECT max(id) FROM parked) - ?", (_PARKED_MAX,))
-        return Loss(row.stream, row.seq, row.seq, 1, f"refused: {reason}").row(stamp)
+        gone: list[Loss] = []
+        for row_id, reason in parked:
+            found = db.execute("SELECT * FROM outbox WHERE id=?", (row_id,)).fetchone()
+            if found is None:
+                continue  # evicted meanwhile, and that was said
+            row = stored(found, self._db.stream)
+            db.execute(
+                "INSERT INTO parked(stream, seq, topic, at_ms, reason, body) VALUES(?,?,?,?,?,?)",
+                (row.stream, row.seq, row.topic, row.wall_ms, reason, row.body),
+            )
+            db.execute("DELETE FROM parked WHERE id <= (SELECT max(id) FROM parked) - ?", (_PARKED_MAX,))
+            (loss,) = losses([(row.stream, row.seq)], f"refused: {reason}")
+            last = gone[-1] if gone else None
+            if last and (last.stream, last.reason, last.last) == (loss.stream, loss.reason, loss.first - 1):
+                gone[-1] = last._replace(last=loss.last, rows=last.rows + 1)
+            else:
+                gone.append(loss)
+        return [loss.row(stamp) for loss in gone]
 
     def anchor(self) -> None:
         """Once UTC is known: remember this boot's offset, so that its unsynced rows get their true time."""
@@ -278,13 +312,48 @@ class Spool:
     # --- the limit
 
     def enforce_limit(self) -> list[Stored]:
-        """Stay within the byte limit and above the free-space floor; the gaps that were written."""
-        excess = self._bytes - self._allowed_bytes()
-        if excess <= 0:
-            return []
+        """Stay within the byte limit and above the free-space floor, a bite at a time; the gaps that were written."""
         with self._translated():
+            self._look_at_oldest()
+            excess = self._excess()
+            return self._evict(min(excess, _LARGEST_BITE)) if excess > 0 else []
+
+    @property
+    def roomy(self) -> bool:
+        """Whether the limit is far again."""
+        return self._bytes < 0.9 * self._limit
+
+    @property
+    def _limit(self) -> int:
+        return min(self._limit_bytes, MEMORY_LIMIT_BYTES) if self.volatile else self._limit_bytes
+
+    def _excess(self) -> int:
+        over = self._bytes - self._limit
+        if over > 0:
             # A little more than needed, so that not every commit evicts.
-            return self._evict(excess + self._limit_bytes // 50)
+            return over + min(self._limit // 50, _LARGEST_BITE // 2)
+        if self.volatile or self._free_bytes() >= self._floor_bytes:
+            return 0
+        # The disk fills up, whoever does it: the file must not grow, so live on the room inside it.
+        if self._bytes < RESERVE_BYTES:
+            return 0
+        (pages,) = self._db.writer.execute("PRAGMA freelist_count").fetchone()
+        return max(_SMALLEST_BITE, self._bytes // 50) if pages * 4096 < _ROOM_INSIDE else 0
+
+    def _free_bytes(self) -> int:
+        """Room on the disk; with plenty of it, some is set aside for the day when there is none."""
+        try:
+            disk = os.statvfs(self.path.parent)
+            free = disk.f_bavail * disk.f_frsize
+            if free > self._floor_bytes + 2 * RESERVE_BYTES and not self._reserve.exists():
+                self._reserve.write_bytes(bytes(RESERVE_BYTES))
+        except OSError:
+            return self._floor_bytes
+        return free
+
+    @property
+    def _reserve(self) -> Path:
+        return self.path.with_name("reserve")
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -292,134 +361,129 @@ class Spool:
             yield
         except sqlite3.DatabaseError as error:
             raise spool_error(error, self._db.path) from error
-
-    def _allowed_bytes(self) -> int:
-        if self.volatile:
-            return min(self._limit_bytes, 32 << 20)
-        try:
-            disk = os.statvfs(self.path.parent)
-        except OSError:
-            return self._limit_bytes
-        shortage = self._floor_bytes - disk.f_bavail * disk.f_frsize
-        return min(self._limit_bytes, self._bytes - shortage) if shortage > 0 else self._limit_bytes
+        except OSError as error:
+            raise error if isinstance(error, SpoolError) else SpoolError(str(error)) from error
 
     def _evict(self, wanted: int) -> list[Stored]:
         """Let go of ``wanted`` bytes: thin, then drop, class by class; loss and its gap in one commit."""
-        gone: list[Loss] = []
-        forget: list[int] = []
-        thinned: list[int] = []
-        if wanted > 0:
-            drop, thinned, size = self._thin(wanted)
-            gone += losses(((row[1], row[2]) for row in drop), "thinned", merge=True)
-            forget += [row[0] for row in drop]
-            wanted -= size
-        for kind in (TELEMETRY, EVIDENCE, VERDICT, ALARM):
+        drop, thinned = self._thin(wanted)
+        gone = losses(((row.stream, row.seq) for row in drop), "thinned", merge=True)
+        forget = {row.id for row in drop}
+        wanted -= sum(row.size for row in drop)
+        for kind in (TELEMETRY, EVIDENCE, VERDICT, GAP, ALARM):
             if wanted <= 0:
                 break
-            already = set(forget)
-            rows = [row for row in self._oldest(f"class={kind}", wanted) if row[0] not in already]
-            gone += losses(((row[1], row[2]) for row in rows), "quota")
-            forget += [row[0] for row in rows]
-            wanted -= sum(row[5] for row in rows)
+            rows = [row for row in self._oldest(f"class={kind}", wanted) if row.id not in forget]
+            gone += self._retell(rows) if kind == GAP else losses(((row.stream, row.seq) for row in rows), "quota")
+            forget.update(row.id for row in rows)
+            wanted -= sum(row.size for row in rows)
+        if not forget:
+            return []
         self._health.count("spool.evicted", len(forget))
         stamp = self._clock.stamp()
         return self._commit([loss.row(stamp) for loss in gone], forget, (), thinned)
+
+    def _retell(self, rows: Sequence[_Sized]) -> list[Loss]:
+        bodies = "SELECT body FROM outbox WHERE id=?"
+        return retell((row.stream, row.seq, self._db.writer.execute(bodies, (row.id,)).fetchone()[0]) for row in rows)
 
     def _oldest(self, where: str, wanted: int) -> list[_Sized]:
         """Oldest rows of a kind, until their sizes add up to ``wanted``."""
         chosen: list[_Sized] = []
         size = 0
         cursor = self._db.writer.execute(
-            f"SELECT id, coalesce(stream, ?), coalesce(seq, id), topic, wall_ms, {_SIZE} "
-            f"FROM outbox WHERE {where} ORDER BY id",
+            f"SELECT id, coalesce(stream, ?), seq, topic, wall_ms, {_SIZE} FROM outbox WHERE {where} ORDER BY id",
             (self._db.stream,),
         )
-        for row in cursor:
+        for row in map(_Sized._make, cursor):
             if size >= wanted:
                 break
             chosen.append(row)
-            size += row[5]
+            size += row.size
         cursor.close()
         return chosen
 
-    def _thin(self, wanted: int) -> tuple[list[_Sized], list[int], int]:
-        """Of the oldest telemetry: what to drop, what stays (one row per device and minute), bytes freed."""
+    def _thin(self, wanted: int) -> tuple[list[_Sized], list[int]]:
+        """Of the oldest telemetry: what to drop, and what stays (one row per device and minute)."""
         # The newest half is left alone: thinning is for what is old, not for what was just taken.
-        newest_half = self._next_seq - self._rows // 2
+        newest_half = self._next_id - self._rows // 2
         rows = self._oldest(f"class={TELEMETRY} AND thinned=0 AND id < {newest_half}", wanted * 2)
         seen: set[tuple[str, int]] = set()
         drop: list[_Sized] = []
         keep: list[int] = []
         for row in rows:
-            minute = (row[3], row[4] // _THIN_TO_MS)
+            minute = (row.topic, row.wall_ms // _THIN_TO_MS)
             if minute in seen:
                 drop.append(row)
             else:
-                keep.append(row[0])
+                keep.append(row.id)
             seen.add(minute)
-        return drop, keep, sum(row[5] for row in drop)
-
-    def _make_reserve(self) -> None:
-        # There already, or no room: then there is nothing to reserve.
-        with suppress(OSError), self.path.with_name("reserve").open("xb") as file:
-            file.write(bytes(RESERVE_BYTES))
-
-    def _drop_reserve(self) -> None:
-        self.path.with_name("reserve").unlink(missing_ok=True)
+        return drop, keep
 
     # --- reading
 
     def reader(self) -> Reader:
-        """For the publish thread: valid until ``generation`` changes."""
-        return Reader(self._db.reader(), self._db.stream, self.generation)
+        """For another thread: valid until ``generation`` changes. Raises SpoolError."""
+        db, generation = self._source
+        return Reader(db.reader(), db.stream, generation)
 
-    def _read(self, db: sqlite3.Connection, sql: str, parameters: Sequence[object]) -> list[Stored]:
-        return [stored(row, self._db.stream) for row in db.execute(sql, parameters)]
+    def _look_at_oldest(self) -> None:
+        oldest = self._db.writer.execute("SELECT wall_ms FROM outbox ORDER BY id LIMIT 1").fetchone()
+        self._oldest_ms = oldest[0] if oldest else None
 
     def usage(self) -> dict[str, object]:
-        """How full it is, for ``status``."""
-        oldest = self._db.writer.execute("SELECT wall_ms FROM outbox ORDER BY id LIMIT 1").fetchone()
+        """How full it is, for ``status``; from any thread."""
         return {
             "stream": self.stream,
             "rows": self._rows,
             "bytes": self._bytes,
             "written_bytes": self._written_bytes,
-            "limit_bytes": self._limit_bytes,
+            "limit_bytes": self._limit,
             "volatile": self.volatile,
-            "oldest": iso(oldest[0]) if oldest else None,
+            "oldest": None if self._oldest_ms is None else iso(self._oldest_ms),
             "next_seq": self._next_seq,
         }
 
-    def history(self, rows: Sequence[tuple[str, int, str]], keep_after_minute: int) -> None:
-        """Write minute aggregates (device, minute, JSON) and forget those older than ``keep_after_minute``."""
-        with self._translated(), transaction(self._db.writer):
-            self._db.writer.executemany("INSERT OR REPLACE INTO history VALUES(?,?,?)", rows)
-            self._db.writer.execute("DELETE FROM history WHERE minute < ?", (keep_after_minute,))
+    def history(self, rows: Sequence[HistoryRow], keep_after_minute: int) -> None:
+        """Write minute aggregates, adding to those that are there, and forget those before ``keep_after_minute``."""
+        db = self._db.writer
+        with self._translated(), transaction(db):
+            for device, minute, body in rows:
+                there = db.execute("SELECT body FROM history WHERE device=? AND minute=?", (device, minute)).fetchone()
+                body_now = merged(there[0], body) if there else body
+                db.execute("INSERT OR REPLACE INTO history VALUES(?,?,?)", (device, minute, body_now))
+            db.execute("DELETE FROM history WHERE minute < ?", (keep_after_minute,))
 
     def close(self) -> None:
         self._db.close()
 
 
 class Reader:
-    """Rows of the outbox in order, for one other thread."""
+    """Rows of the outbox in order, for one other thread. Its methods raise SpoolError."""
 
     def __init__(self, db: sqlite3.Connection, stream: str, generation: int) -> None:
+        self.generation = generation
         self._db = db
         self._stream = stream
-        self.generation = generation
 
     def rows(self, after: int, before: int, count: int, *, alarms: bool) -> list[Stored]:
         """Up to ``count`` rows with ``after < id < before``: alarms only, or everything else."""
         relation = "=" if alarms else "<>"
-        cursor = self._db.execute(
-            f"SELECT * FROM outbox WHERE id > ? AND id < ? AND class {relation} {ALARM} ORDER BY id LIMIT ?",
-            (after, before, count),
-        )
-        return [stored(row, self._stream) for row in cursor]
+        try:
+            cursor = self._db.execute(
+                f"SELECT * FROM outbox WHERE id > ? AND id < ? AND class {relation} {ALARM} ORDER BY id LIMIT ?",
+                (after, before, count),
+            )
+            return [stored(row, self._stream) for row in cursor]
+        except sqlite3.Error as error:
+            raise spool_error(error, None) from error
 
     def offset_ms(self, boot: int) -> int | None:
         """UTC minus monotonic milliseconds of a boot, once that boot's clock was synced."""
-        row = self._db.execute("SELECT offset_ms FROM boots WHERE id=?", (boot,)).fetchone()
+        try:
+            row = self._db.execute("SELECT offset_ms FROM boots WHERE id=?", (boot,)).fetchone()
+        except sqlite3.Error as error:
+            raise spool_error(error, None) from error
         return int(row[0]) if row and row[0] is not None else None
 
     def close(self) -> None:

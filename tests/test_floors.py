@@ -40,7 +40,9 @@ FLOORS: list[tuple[str, ...]] = [
         "edge_agent.payload",
         "edge_agent.readable",
         "edge_agent.mqtt",
+        "edge_agent.broker",
         "edge_agent.flight",
+        "edge_agent.receipts",
         "edge_agent.completeness",
         "edge_agent.listener",
         "edge_agent.plausibility",
@@ -56,6 +58,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("edge_agent.config",),
     ("edge_agent.agent", "edge_agent.control", "edge_agent.remote", "edge_agent.eye_process"),
     ("edge_agent.demo.*",),
+    ("edge_agent.inspection.*", "edge_agent.reference"),
     ("edge_agent.commands.*",),
     ("edge_agent.cli", "edge_agent.__main__"),
 ]

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
+from edge_agent.broker import Broker, Credentials, MqttError
 from edge_agent.clock import SystemClock
 from edge_agent.commands.options import ConfigFile, Json
 from edge_agent.config import find, load
 from edge_agent.errors import EdgeAgentError
 from edge_agent.listener import Listener
-from edge_agent.mqtt import Broker, Credentials, MqttError
 
 
 def register(app: typer.Typer) -> None:

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from edge_agent.broker import Broker, Credentials
 from edge_agent.clock import NS, Clock
 from edge_agent.control import UnreachableError, ask, socket_path
 from edge_agent.demo import scenario
 from edge_agent.demo.scenario import Act
 from edge_agent.errors import EdgeAgentError
 from edge_agent.listener import Listener, Show
-from edge_agent.mqtt import Broker, Credentials
 
 _START_S: Final = 20.0
 _DRAIN_S: Final = 15.0

@@ -2,7 +2,7 @@
 
     record ──offer(kept)──▶ live ────┐
                                      ├──▶ in flight ──PUBACK──▶ settle (record deletes the row)
-    spool ──ranges, rate-limited─────┘
+    spool ──lanes, rate-limited──────┘
 
 What was not taken while connected (an outage, a restart, a broker that was too slow) is *backlog*: read
 from the disk, sent at a limited rate, marked late. Alarms of the backlog go before anything else, in
@@ -15,23 +15,31 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import closing
 from typing import Final
 
 import structlog
 
 from edge_agent import mqtt
+from edge_agent.broker import AUTH, TAKEN_OVER, VERSION, Broker, MqttError
 from edge_agent.clock import NS, Clock
-from edge_agent.flight import BEFORE_ALL, Flight, MqttSettings, Source, SpoolReader
+from edge_agent.errors import SpoolError
+from edge_agent.flight import Flight, MqttSettings, Source, SpoolReader
 from edge_agent.health import Health
-from edge_agent.mqtt import Ack, Broker, Message, MqttError, Session
+from edge_agent.mqtt import Ack, Message, Session
 from edge_agent.outbox import ALARM, Stored
 from edge_agent.payload import message
 from edge_agent.schedule import Backoff
 
 log = structlog.get_logger("publish")
 
-_LIVE_MAX: Final = 20_000
+_LIVE_MAX: Final = 5_000
+_WORDS_MAX: Final = 100
 _STATE_EVERY_S: Final = 5.0
+_DRAIN_S: Final = 1.5  # at the end, for what is in flight …
+_GOODBYE_S: Final = 0.7  # … and for our last word
+_SLOW_RETRY_S: Final = 15.0  # after a refusal: no lock-out storm
+_REFUSALS: Final = {AUTH, TAKEN_OVER}
 
 
 class Publisher:
@@ -59,13 +67,15 @@ class Publisher:
         self._on_command = on_command
         self._brokers = [Broker.parse(url) for url in settings.brokers]
         self._legacy: dict[str, bool] = {}  # broker → whether it speaks MQTT 3.1.1 only
+        self._errors: dict[str, str] = {}  # broker → why not
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._lock = threading.Lock()
         self._live: deque[Stored] = deque()
-        self._ranges: deque[tuple[int, int]] = deque()
-        self._floor: int | None = None  # None: not connected, nothing is kept in memory
+        self._floor: int | None = None  # id from which on rows are live; None: not connected, all is backlog
         self._generation = -1
+        self._newest: dict[str, int] = {}
         self._state_dirty = False
+        self._words: deque[tuple[str, bytes, bool]] = deque(maxlen=_WORDS_MAX)  # our own, beside the rows
         self.broker: str | None = None
         self.waiting = 0
 
@@ -76,17 +86,9 @@ class Publisher:
         with self._lock:
             if self._floor is None or generation != self._generation:
                 return
-            self._live.extend(row for row in kept if row.id >= self._floor)
-            if len(self._live) > _LIVE_MAX:
-                self._spill()
-        self.wake()
-
-    def _spill(self) -> None:
-        """Too slow a broker: what waits in memory becomes backlog, which is on the disk anyway."""
-        alarms = [row for row in self._live if row.kind == ALARM]
-        self._ranges.append((self._live[0].id - 1, self._live[-1].id + 1))
-        self._live = deque(alarms)
-        self._health.count("publish.spilled")
+            floor = self._floor
+            self._live.extend(row for row in kept if row.id >= floor)
+            self.wake()
 
     def state_changed(self) -> None:
         """The retained state message should be sent again soon."""
@@ -95,50 +97,67 @@ class Publisher:
     def wake(self) -> None:
         os.eventfd_write(self._wake_fd, 1)
 
+    def close(self) -> None:
+        """After the thread ended."""
+        os.close(self._wake_fd)
+
     # --- the thread
 
     def body(self, stop: threading.Event, progress: Callable[[], None]) -> None:
         backoff = Backoff(first_s=0.5, cap_s=60.0, jitter=0.5)
         turn = 0
+        refused = False
         while not stop.is_set():
             progress()
-            broker = self._brokers[turn % len(self._brokers)]
+            broker = self._brokers[turn]
             opened_ns = self._clock.mono_ns()
             try:
                 self._run_session(broker, stop, progress)
                 return
+            except SpoolError as error:  # the database was exchanged, or is about to be
+                log.info("spool is read anew", why=str(error))
+                self._clock.wait(stop, 0.5)
+                continue
             except MqttError as error:
-                turn = self._after(error, turn, backoff, opened_ns, stop, progress)
+                self._tell(broker, error)
+                refused = refused or error.kind in _REFUSALS
+            if self._clock.mono_ns() - opened_ns > 30 * NS:
+                backoff.reset()  # it worked for a while: that was an outage, not a refusal
+                turn = -1
+            turn = (turn + 1) % len(self._brokers)
+            if turn == 0:
+                wait_s = backoff.fail()
+                self._pause(max(wait_s, _SLOW_RETRY_S) if refused else wait_s, stop, progress)
+                refused = False
 
-    def _after(
-        self,
-        error: MqttError,
-        turn: int,
-        backoff: Backoff,
-        opened_ns: int,
-        stop: threading.Event,
-        progress: Callable[[], None],
-    ) -> int:
-        """Decide which broker is next and when; the next turn."""
-        self._health.fault("mqtt", str(error))
+    def _tell(self, broker: Broker, error: MqttError) -> None:
+        """One fault for all brokers together: it changes, and is logged, only when an answer does."""
+        self._errors[broker.url] = str(error)
+        self._health.fault("mqtt", "; ".join(self._errors.values()))
         self._health.count(f"mqtt.{error.kind}")
-        if error.kind == mqtt.VERSION:
+        if error.kind == VERSION:
             self._legacy.clear()  # the broker was exchanged for one that speaks another version
-        if self._clock.mono_ns() - opened_ns > 30 * NS:
-            backoff.reset()  # it worked for a while: that was an outage, not a refusal
-            turn = -1
-        turn += 1
-        if turn % len(self._brokers) == 0 or error.kind == mqtt.TAKEN_OVER:
-            wait_s = backoff.fail()
-            if error.kind in {mqtt.AUTH, mqtt.TAKEN_OVER}:
-                wait_s = max(wait_s, 15.0)  # no lock-out storm
-            while wait_s > 0 and not self._clock.wait(stop, min(wait_s, 5.0)):
-                progress()
-                wait_s -= 5.0
-        return turn
+
+    def _pause(self, wait_s: float, stop: threading.Event, progress: Callable[[], None]) -> None:
+        while wait_s > 0 and not self._clock.wait(stop, min(wait_s, 5.0)):
+            progress()
+            wait_s -= 5.0
 
     def _run_session(self, broker: Broker, stop: threading.Event, progress: Callable[[], None]) -> None:
-        """One connection, until stop (returns) or its end (raises MqttError)."""
+        """One connection, until stop (returns) or its end (raises MqttError, or SpoolError)."""
+        with closing(self._source.reader()) as reader, closing(self._connect(broker)) as session:
+            try:
+                self._serve(session, self._begin(session, reader), stop, progress)
+            except MqttError:
+                session.abandon()
+                raise
+            finally:
+                with self._lock:
+                    self._floor = None
+                    self._live.clear()
+                self.broker = None
+
+    def _connect(self, broker: Broker) -> Session:
         session = mqtt.connect(
             broker,
             self._settings,
@@ -150,72 +169,98 @@ class Publisher:
         if session.legacy and broker.url not in self._legacy:
             log.info("broker speaks MQTT 3.1.1 only", broker=broker.url)
         self._legacy[broker.url] = session.legacy
-        reader = self._source.reader()
-        flight = Flight(session, reader, self._source, self._settings, self._root, self._clock, self._health)
-        graceful = False
-        try:
-            self._begin(session, reader)
-            self._health.clear("mqtt")
-            self.broker = broker.url
-            self._serve(session, flight, stop, progress)
-            graceful = True
-        finally:
-            with self._lock:
-                self._floor = None
-                self._live.clear()
-                self._ranges.clear()
-            self.broker = None
-            flight.settle()
-            reader.close()
-            session.close(leave_will=not graceful)
+        return session
 
-    def _begin(self, session: Session, reader: SpoolReader) -> None:
+    def _begin(self, session: Session, reader: SpoolReader) -> Flight:
+        if reader.generation != self._generation:
+            self._newest.clear()  # other rows, other ids
+        flight = Flight(
+            session, reader, self._source, self._settings, self._root, self._clock, self._health, self._newest
+        )
         session.watch(self._wake_fd)
         session.subscribe(f"{self._root}/command/+")
         if self._settings.receipt_topic:
             session.subscribe(self._settings.receipt_topic)
-        session.publish(f"{self._root}/agent", message(self._state("online")), retain=True)
+        self._words.clear()
+        self._say("online")
         with self._lock:
             self._generation = reader.generation
-            self._floor = self._source.next_seq
-            self._ranges = deque([(BEFORE_ALL, self._floor)])
+            self._floor = floor = self._source.next_id
+        flight.alarms.add(0, floor)
+        flight.backlog.add(0, floor)
+        self.broker = session.broker.url
+        self._errors.clear()
+        self._health.clear("mqtt")
+        return flight
+
+    def _say(self, state: str) -> None:
+        self._state_dirty = False
+        self._words.append((f"{self._root}/agent", message(self._state(state)), True))
+
+    def _speak(self, session: Session) -> int:
+        """Send our own words while the broker takes more; the packet id of the last one, or 0."""
+        mid = 0
+        while self._words and session.room > 0:
+            topic, payload, retain = self._words.popleft()
+            mid = session.publish(topic, payload, retain=retain)
+        return mid
 
     def _serve(self, session: Session, flight: Flight, stop: threading.Event, progress: Callable[[], None]) -> None:
-        with self._lock:
-            floor = self._floor or 0
-        flight.load_alarms(floor)
         stated_ns = self._clock.mono_ns()
         stopping_ns = 0
-        while True:
-            progress()
-            wait_s = flight.fill(self._live, self._ranges, self._lock)
-            self.waiting = len(self._live)
-            for event in session.step(min(wait_s, 1.0)):
+        try:
+            while True:
+                progress()
+                self._spill(flight)
+                self._speak(session)
+                wait_s = flight.fill(self._live, draining=not stopping_ns)
+                self.waiting = len(self._live)
+                for event in session.step(min(wait_s, 1.0)):
+                    if isinstance(event, Ack):
+                        flight.acked(event)
+                    elif isinstance(event, Message):
+                        self._received(session, event, flight)
+                flight.settle()
+                flight.check()
+                now_ns = self._clock.mono_ns()
+                if self._source.generation != flight.generation:
+                    raise SpoolError("the database was exchanged")
+                if self._state_dirty and now_ns - stated_ns > _STATE_EVERY_S * NS:
+                    stated_ns = now_ns
+                    self._say("online")
+                if stop.is_set():
+                    stopping_ns = stopping_ns or now_ns
+                    if not (flight.busy or self._live) or now_ns - stopping_ns > _DRAIN_S * NS:
+                        self._say_goodbye(session, flight)
+                        return
+        finally:
+            flight.settle()
+
+    def _spill(self, flight: Flight) -> None:
+        """Too slow a broker: what waits in memory becomes backlog, which is on the disk anyway."""
+        if len(self._live) <= _LIVE_MAX:
+            return
+        with self._lock:
+            rows = list(self._live)
+            self._live.clear()
+            self._live.extend(row for row in rows if row.kind == ALARM)
+        flight.backlog.add(rows[0].id, rows[-1].id + 1)
+        self._health.count("publish.spilled")
+
+    def _say_goodbye(self, session: Session, flight: Flight) -> None:
+        """The retained state becomes offline by our own word; if nobody confirms it, by the last will."""
+        self._words.clear()
+        self._say("offline")
+        mid = 0
+        deadline_ns = self._clock.mono_ns() + int(_GOODBYE_S * NS)
+        while self._clock.mono_ns() < deadline_ns:
+            mid = self._speak(session) or mid
+            for event in session.step(0.1):
                 if isinstance(event, Ack):
                     flight.acked(event)
-                elif isinstance(event, Message):
-                    self._received(session, event, flight)
-            flight.settle()
-            flight.check()
-            now_ns = self._clock.mono_ns()
-            if self._source.generation != flight.generation:
-                raise MqttError(mqtt.NETWORK, "the database was exchanged")
-            if self._state_dirty and now_ns - stated_ns > _STATE_EVERY_S * NS:
-                self._state_dirty, stated_ns = False, now_ns
-                session.publish(f"{self._root}/agent", message(self._state("online")), retain=True)
-            if stop.is_set():
-                stopping_ns = stopping_ns or now_ns
-                if not (flight.busy or self._live) or now_ns - stopping_ns > 3 * NS:
-                    self._say_goodbye(session)
-                    return
-
-    def _say_goodbye(self, session: Session) -> None:
-        """The retained state becomes offline by our own word, and is confirmed before we go."""
-        mid = session.publish(f"{self._root}/agent", message(self._state("offline")), retain=True)
-        deadline_ns = self._clock.mono_ns() + 2 * NS
-        while self._clock.mono_ns() < deadline_ns:
-            if any(isinstance(event, Ack) and event.mid == mid for event in session.step(0.2)):
-                return
+                    if event.mid == mid:
+                        return
+        session.abandon()
 
     def _received(self, session: Session, event: Message, flight: Flight) -> None:
         if event.topic == self._settings.receipt_topic:
@@ -227,4 +272,4 @@ class Publisher:
             return
         reply = self._on_command(name, event.payload)
         if reply is not None:
-            session.publish(f"{self._root}/reply/{name}", message(reply))
+            self._words.append((f"{self._root}/reply/{name}", message(reply), False))

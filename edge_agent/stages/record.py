@@ -20,8 +20,8 @@ import structlog
 from edge_agent.clock import NS, Clock
 from edge_agent.errors import SpoolError
 from edge_agent.health import Health
-from edge_agent.history import MINUTE_MS, MinuteAggregates
-from edge_agent.outbox import ALARM, Loss, Row, Stored
+from edge_agent.history import MINUTE_MS, HistoryRow, MinuteAggregates
+from edge_agent.outbox import TELEMETRY, Loss, Row, Stored
 from edge_agent.payload import alarm_row, evidence_row, telemetry_row, verdict_row
 from edge_agent.spool import Reader, Spool
 from edge_agent.vocabulary import AlarmChange, Evidence, Reading, Verdict
@@ -60,6 +60,7 @@ class Recorder:
         self._settled: deque[tuple[list[int], int]] = deque()
         self._parked: deque[tuple[int, str, int]] = deque()
         self._held: list[Row] = []  # numbered by nobody yet, because the last commit failed
+        self._drop_lock = threading.Lock()
         self._wake = threading.Event()
         self._minutes = MinuteAggregates()
         self._dropped = 0
@@ -73,7 +74,7 @@ class Recorder:
         """Keep a reading with the next commit. Never blocks: full means the oldest goes, counted."""
         if len(self._readings) >= _READINGS_MAX:
             self._readings.popleft()
-            self._dropped += 1
+            self._drop(1)
         self._readings.append(reading)
 
     def verdict(self, verdict: Verdict) -> None:
@@ -89,10 +90,14 @@ class Recorder:
 
     def _offer(self, row: Row) -> None:
         if len(self._rows) >= _ROWS_MAX:
-            self._health.count("record.rows_dropped")
-            self._dropped += 1
+            self._drop(1)
             return
         self._rows.append(row)
+
+    def _drop(self, count: int) -> None:
+        self._health.count("record.dropped", count)
+        with self._drop_lock:
+            self._dropped += count
 
     def settle(self, ids: list[int], generation: int) -> None:
         """The broker has these; they leave with the next commit."""
@@ -108,8 +113,8 @@ class Recorder:
         return self.spool.generation
 
     @property
-    def next_seq(self) -> int:
-        return self.spool.next_seq
+    def next_id(self) -> int:
+        return self.spool.next_id
 
     def reader(self) -> Reader:
         return self.spool.reader()
@@ -128,6 +133,11 @@ class Recorder:
             progress()
         self.commit()
         self._write_history(self._minutes.close_all())
+
+    def close(self) -> None:
+        """After every thread ended: what the broker confirmed last need not be sent again."""
+        self.commit()
+        self.spool.close()
 
     def commit(self) -> None:
         """One transaction with all that is waiting; on failure everything is still waiting."""
@@ -155,11 +165,13 @@ class Recorder:
             self._health.fault("spool.write", str(error))
             return
         if gaps:
-            self._health.fault("spool.limit", "the byte limit is reached: oldest rows are dropped")
+            self._health.fault("spool.limit", "no more room: the oldest rows are dropped")
             self.on_kept(gaps, self.spool.generation)
+        elif self.spool.roomy:
+            self._health.clear("spool.limit")
 
     def _take(self) -> list[Row]:
-        """All that waits, alarms first: they are what must be on the disk if only one thing can be."""
+        """All that waits, as rows; what was dropped meanwhile as one more."""
         rows = list(self._held)
         digits = self._digits
         while self._readings:
@@ -168,12 +180,15 @@ class Recorder:
             self._minutes.add(reading)
         while self._rows:
             rows.append(self._rows.popleft())
-        if self._dropped:
+        with self._drop_lock:
+            dropped, self._dropped = self._dropped, 0
+        if dropped:
+            # They never had a number: an empty range says when, the count says how many.
             next_seq = self.spool.next_seq
-            loss = Loss(self.spool.stream, next_seq, next_seq - 1, self._dropped, "memory")
-            rows.append(loss.row(self._clock.stamp()))
+            rows.append(Loss(self.spool.stream, next_seq, next_seq - 1, dropped, "memory").row(self._clock.stamp()))
             self._health.fault("record.full", "readings came faster than the disk takes them")
-            self._dropped = 0
+        else:
+            self._health.clear("record.full")
         return rows
 
     def _take_done(self) -> tuple[list[int], list[tuple[int, str]]]:
@@ -195,12 +210,7 @@ class Recorder:
         generation = self.spool.generation
         self._settled.appendleft((settled, generation))
         self._parked.extendleft((row_id, reason, generation) for row_id, reason in reversed(parked))
-        surplus = len(rows) - _READINGS_MAX
-        if surplus > 0:
-            alarms = [row for row in rows if row.kind == ALARM]
-            rows = alarms + [row for row in rows if row.kind != ALARM][surplus:]
-            self._dropped += surplus
-        self._held = rows
+        self._held = self._bounded(rows)
         self._health.fault("spool.write", str(error))
         self._health.count("spool.failed_commits")
         now_ns = self._clock.mono_ns()
@@ -208,6 +218,15 @@ class Recorder:
         if now_ns - self._failing_since_ns > _GIVE_UP_AFTER_S * NS and not self.spool.volatile:
             self.spool.fall_back(error)
             self._failing_since_ns = 0
+
+    def _bounded(self, rows: list[Row]) -> list[Row]:
+        """Without the oldest telemetry (or, of nothing else, the oldest) beyond what memory may hold."""
+        surplus = len(rows) - _READINGS_MAX
+        if surplus <= 0:
+            return rows
+        self._drop(surplus)
+        rows.sort(key=lambda row: row.kind != TELEMETRY)  # stable: both parts stay in order
+        return rows[surplus:]
 
     def _look_after_disk(self) -> None:
         stamp = self._clock.stamp()
@@ -218,12 +237,15 @@ class Recorder:
             self.spool.anchor()
         except SpoolError as error:
             self._health.fault("spool.write", str(error))
-        rows = self._minutes.take(stamp.wall_ms)
-        if rows:
-            self._write_history(rows)
+        if not self.spool.volatile:
+            self._write_history(self._minutes.take(stamp.wall_ms))
 
-    def _write_history(self, rows: list[tuple[str, int, str]]) -> None:
-        oldest = self._clock.stamp().wall_ms // MINUTE_MS - int(self._history_days * 1440)
+    def _write_history(self, rows: list[HistoryRow]) -> None:
+        if not rows:
+            return
+        stamp = self._clock.stamp()
+        # A clock that may be wrong by years must not decide what is old.
+        oldest = stamp.wall_ms // MINUTE_MS - int(self._history_days * 1440) if stamp.synced else 0
         try:
             self.spool.history(rows, oldest)
         except SpoolError as error:

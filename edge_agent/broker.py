@@ -1,0 +1,85 @@
+"""Where a broker is, who we are to it, and why it may not want us: nothing here touches the network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+from pydantic import Field
+
+from edge_agent.errors import EdgeAgentError
+from edge_agent.settings import Duration, Section
+
+DEFAULT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
+
+# Why a session could not begin or ended.
+NETWORK: Final = "network"
+VERSION: Final = "version"
+AUTH: Final = "auth"
+TLS: Final = "tls"
+CLOCK: Final = "clock"
+TAKEN_OVER: Final = "taken-over"
+SILENT: Final = "silent"
+REFUSED: Final = "refused"
+
+_HINTS = {
+    AUTH: "check username, password file and the broker's access list",
+    TLS: "check ca_file, and that the name in the config is the name in the broker's certificate",
+    CLOCK: "this computer's clock is not set yet; it is tried again once it is",
+    TAKEN_OVER: "another client uses the same client id; give each line its own",
+    NETWORK: "check the address, the cable and that the broker runs",
+    SILENT: "something accepts connections there but does not speak MQTT",
+}
+
+
+class MqttError(EdgeAgentError, ConnectionError):
+    """The session is over or never began; ``kind`` says which of the reasons above."""
+
+    retryable = True
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message, hint=_HINTS.get(kind, ""))
+        self.kind = kind
+
+
+class Credentials(Section):
+    """How to prove who we are; secrets come from files, never from the config."""
+
+    username: str | None = Field(default=None, description="User name for the broker.")
+    password_file: Path | None = Field(default=None, description="File whose first line is the password.")
+    ca_file: Path | None = Field(
+        default=None, description="CA certificate that signed the broker's; default: the system's."
+    )
+    cert_file: Path | None = Field(default=None, description="Client certificate (PEM).")
+    key_file: Path | None = Field(default=None, description="Private key of the client certificate (PEM).")
+    keepalive: Duration = Field(default=15.0, ge=5, le=300, description="How often the broker hears from us at least.")
+    connect_timeout: Duration = Field(default=10.0, gt=0, le=60, description="How long connecting may take.")
+
+
+class Broker(NamedTuple):
+    """Where a broker is: from ``mqtt://host:port`` or ``mqtts://host:port``."""
+
+    url: str
+    host: str
+    port: int
+    tls: bool
+
+    @classmethod
+    def parse(cls, url: str) -> Broker:
+        parts = urlsplit(url)
+        if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
+            raise ValueError(f"{url!r} is not a broker; write mqtts://host:8883 or mqtt://host:1883")
+        if parts.username or parts.password:
+            raise ValueError(f"{parts.hostname}: no user or password in the address; use username and password_file")
+        return cls(url, parts.hostname, parts.port or DEFAULT_PORTS[parts.scheme], parts.scheme == "mqtts")
+
+
+def read_secret(path: Path | None) -> str | None:
+    """First line of a secret file; raises MqttError when it cannot be read."""
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8").splitlines()[0]
+    except (OSError, IndexError) as error:
+        raise MqttError(AUTH, f"cannot read the password file {path}: {error}") from error
