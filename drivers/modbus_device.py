@@ -6,7 +6,7 @@ that failed, so that no register starves. A request that the meter refuses is di
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Final, Protocol
@@ -272,21 +272,26 @@ def _rotated(cycle: _Cycle) -> tuple[_Step, ...]:
 
 def published(profile: MeterProfile, settings: Any) -> tuple[Register, ...]:
     """The profile's registers as this device publishes them: ratios and direction applied, and chosen."""
-    rows = [_adapted(row, profile.quantities[row.name].unit, settings) for row in profile.registers]
+    rows = [_adapted(row, profile, settings) for row in profile.registers]
     chosen = settings.quantities
     return tuple(row for row in rows if chosen is None or row.name in chosen)
 
 
-def _adapted(row: Register, unit: str, settings: Any) -> Register:
+def _adapted(row: Register, profile: MeterProfile, settings: Any) -> Register:
     ct, pt = Fraction(str(settings.ct_ratio)), Fraction(str(settings.pt_ratio))
     energies = dict.fromkeys(("W", "var", "VA", "Wh", "varh", "VAh"), ct * pt)
-    ratio = {"A": ct, "V": pt, **energies}.get(unit, Fraction(1))
+    ratio = {"A": ct, "V": pt, **energies}.get(profile.quantities[row.name].unit, Fraction(1))
     name = row.name
     if settings.invert:
-        if name.startswith(("active_power", "reactive_power")):
+        name = _turned_round(name, {*QUANTITIES, *profile.quantities})
+        if name == row.name and name.startswith(("active_power", "reactive_power")):
             ratio = -ratio
-        elif "energy_import" in name:
-            name = name.replace("energy_import", "energy_export")
-        elif "energy_export" in name:
-            name = name.replace("energy_export", "energy_import")
     return replace(row, name=name, gain=row.gain * ratio, shift=row.shift * float(ratio))
+
+
+def _turned_round(name: str, known: Collection[str]) -> str:
+    """What is imported one way round is exported the other; the name as it is where there is no such pair."""
+    for here, there in (("_import", "_export"), ("_export", "_import")):
+        if here in name and (other := name.replace(here, there)) in known:
+            return other
+    return name
