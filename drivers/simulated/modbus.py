@@ -149,14 +149,13 @@ def _twin(profile: MeterProfile, settings: Any, clock: Clock) -> MeterTwin:
         ratio = through.get(quantity.unit, 1.0)
         if quantity.unit in ("W", "var", "VA", "Wh", "varh", "VAh"):
             ratio = settings.ct_ratio * settings.pt_ratio
-        if name.startswith(("active_power", "reactive_power")):
+        seen = _reversed(name) if settings.invert else name
+        if seen == name and name.startswith(("active_power", "reactive_power")):
             ratio *= direction
-        views[name] = (_reversed(name) if settings.invert else name, ratio)
+        views[name] = (seen, ratio)
     return MeterTwin(profile, settings.twin, clock, views)
 
 
 def _reversed(name: str) -> str:
-    """A counter as transformers that look the other way make it count."""
-    if "energy_import" in name:
-        return name.replace("energy_import", "energy_export")
-    return name.replace("energy_export", "energy_import")
+    """What transformers that look the other way make of import and export."""
+    return name.replace("_import", "_export") if "_import" in name else name.replace("_export", "_import")

@@ -117,6 +117,16 @@ def test_transformers_and_direction_are_seen_through(wire):
         assert sample.values[quantity] == pytest.approx(measures[quantity], rel=1e-3, abs=0.1), quantity
 
 
+def test_a_reversed_meter_with_two_powers_changes_them_round(wire):
+    """Where import and export are registers of their own, a reversed transformer exchanges them and negates none."""
+    own = {"unit": 1, "profile": "dzg-dvh4013", "invert": True, "twin": {"load": "constant"}}
+    bus, devices = wire(SimulatedModbusTcp, ManualClock(), devices={"m": own})
+    sample, measures = devices["m"].read(_all(devices["m"])), bus.twins[1].measures()
+    for quantity in ("active_power_import", "active_power_export", "energy_import_l1", "energy_export"):
+        assert sample.values[quantity] == pytest.approx(measures[quantity], rel=1e-4, abs=0.1), quantity
+    assert measures["active_power_import"] > 0
+
+
 def test_sunspec_scale_factors_move_with_the_load(wire):
     """From a kilowatt to five megawatts the scale factor changes and every value stays right."""
     for power in ("1 kW", "5 MW"):
