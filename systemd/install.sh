@@ -139,16 +139,14 @@ install_system_files() {
 install_config() {
     local group
     group=$(awk -F: '$1 == "edge-agent" {print $3}' "$root/etc/group" 2>/dev/null || true)
-    # The daemon reads its configuration and never writes it; nobody else sees it.
-    install -d -m 750 "$etc"
-    if [ ! -e "$etc/config.yaml" ] && [ -e "$source_tree/config.yaml.example" ]; then
-        install -m 640 "$source_tree/config.yaml.example" "$etc/config.yaml"
-        say "wrote $etc/config.yaml, an example: make it yours, then run: edge-agent check"
+    mkdir -p "$etc"
+    if is_root && [ -n "$group" ]; then chgrp "$group" "$etc"; fi
+    # The daemon reads it and never writes it, nobody else sees it; what is made in it belongs to the daemon's group.
+    chmod 2750 "$etc"
+    if [ -e "$source_tree/config.yaml.example" ]; then
+        install -m 644 "$source_tree/config.yaml.example" "$etc/config.yaml.example"
     fi
-    if is_root && [ -n "$group" ]; then
-        chgrp "$group" "$etc"
-        [ ! -e "$etc/config.yaml" ] || chgrp "$group" "$etc/config.yaml"
-    fi
+    [ -e "$etc/config.yaml" ] || say "next: edge-agent init --output $etc/config.yaml"
 }
 
 start() {

@@ -226,7 +226,6 @@ def image(tmp_path_factory):
         done = run(INSTALL, "--root", root, "--python", sys.executable, PIP_NO_DEPS="1")
         assert done.returncode == 0, f"{attempt}: {done.stdout}{done.stderr}"
         if attempt == "first":
-            (root / "etc/edge-agent").mkdir(exist_ok=True)
             (root / "etc/edge-agent/config.yaml").write_text("# mine\n")
     return root
 
@@ -238,19 +237,18 @@ needs_tools = pytest.mark.skipif(
 
 @needs_tools
 def test_the_installer_puts_everything_in_its_place(image):
-    """After it the program, its service, its user, its devices' rules and its configuration are there."""
+    """After it the program, its service, its user, and its devices' rules are there."""
     for name in (
         "opt/edge-agent/venv/bin/edge-agent",
         "etc/systemd/system/edge-agent.service",
         "etc/sysusers.d/edge-agent.conf",
         "etc/modules-load.d/edge-agent.conf",
         "etc/udev/rules.d/70-edge-agent.rules",
-        "etc/edge-agent/config.yaml",
     ):
         assert (image / name).is_file(), name
     assert (image / "usr/local/bin/edge-agent").readlink() == Path("/opt/edge-agent/venv/bin/edge-agent")
     assert (image / "etc/systemd/system/multi-user.target.wants/edge-agent.service").is_symlink()
-    assert (image / "etc/edge-agent").stat().st_mode & 0o777 == 0o750
+    assert (image / "etc/edge-agent").stat().st_mode & 0o7777 == 0o2750
 
 
 @needs_tools
