@@ -364,7 +364,7 @@ class _Reader:
         for bus in buses.values():
             for key, kind in (("port", str), ("number", int)):
                 wire = getattr(bus.settings, key, None)
-                if isinstance(wire, kind) and not hasattr(bus.settings, "host"):
+                if wire and isinstance(wire, kind) and not hasattr(bus.settings, "host"):
                     first = seen.setdefault((key, wire), bus.name)
                     if first != bus.name:
                         self._document.complain(("buses", bus.name, key), f"{wire} is {first} already")

@@ -6,19 +6,16 @@ from collections.abc import Mapping
 from typing import Final
 
 _PREFIXED: Final = ("W", "Wh", "var", "varh", "VA", "VAh")
-# What a line engineer looks at first.
+# What a line engineer looks at first; of each row, whatever there is.
 _TELLING: Final = (
-    *(
-        "voltage_l1",
-        "voltage",
-        "voltage_l1_l2",
-        "frequency",
-        "active_power",
-        "active_power_l1",
-        "current_l1",
-        "current",
-    ),
-    *("energy_import", "temperature", "relative_humidity", "pressure"),
+    ("voltage_l1", "voltage", "voltage_l1_l2"),
+    ("frequency",),
+    ("active_power", "active_power_l1"),
+    ("current_l1", "current"),
+    ("energy_import", "energy_total"),
+    ("temperature",),
+    ("relative_humidity",),
+    ("pressure",),
 )
 
 
@@ -37,7 +34,8 @@ def value(number: float, unit: str) -> str:
 
 def telling(values: Mapping[str, float], units: Mapping[str, str], most: int = 3) -> str:
     """The few values that show at a glance whether a device reads the right thing."""
-    names = [name for name in _TELLING if name in values]
+    found = (next((name for name in row if name in values), None) for row in _TELLING)
+    names = [name for name in found if name is not None]
     names = (names or list(values))[:most]
     return "  ".join(value(values[name], units.get(name, "")) for name in names)
 

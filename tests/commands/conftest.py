@@ -131,3 +131,69 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+class Mosquitto:
+    """A real broker on a free port."""
+
+    def __init__(self, folder: Path, lines: str = "listener {port} 127.0.0.1\nallow_anonymous true\n") -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        config = folder / "mosquitto.conf"
+        config.write_text(lines.format(port=self.port))
+        self.process = subprocess.Popen(["mosquitto", "-c", str(config)], stderr=subprocess.DEVNULL)
+        until(self._listens)
+
+    def _listens(self):
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def end(self):
+        self.process.terminate()
+        self.process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def mosquitto(tmp_path_factory):
+    """A broker, shared by the tests of a file."""
+    broker = Mosquitto(tmp_path_factory.mktemp("broker"))
+    yield broker
+    broker.end()
+
+
+@pytest.fixture(scope="module")
+def tls_mosquitto(tmp_path_factory):
+    """A broker with a certificate for localhost; ``ca`` signed it, ``other_ca`` did not."""
+    folder = tmp_path_factory.mktemp("tls")
+
+    def openssl(*arguments):
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    for name in ("ca", "other"):
+        openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "3650", "-subj", f"/CN={name}",
+                "-keyout", f"{name}.key", "-out", f"{name}.pem")  # fmt: skip
+    openssl(
+        "req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-keyout", "key.pem", "-out", "request.pem"
+    )
+    (folder / "names").write_text("subjectAltName=DNS:localhost\n")
+    openssl("x509", "-req", "-in", "request.pem", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
+            "-days", "3650", "-extfile", "names", "-out", "cert.pem")  # fmt: skip
+    for path in folder.iterdir():
+        path.chmod(0o644)
+    lines = f"listener {{port}} 127.0.0.1\nallow_anonymous true\ncertfile {folder}/cert.pem\nkeyfile {folder}/key.pem\n"
+    broker = Mosquitto(folder, lines + "user root\n")
+    broker.ca, broker.other_ca = folder / "ca.pem", folder / "other.pem"
+    yield broker
+    broker.end()
+
+
+@pytest.fixture
+def pty_pair(tmp_path):
+    """Two ends of a serial line, made by socat."""
+    ends = tmp_path / "near", tmp_path / "far"
+    process = subprocess.Popen(["socat", *(f"pty,raw,echo=0,link={end}" for end in ends)])
+    until(lambda: all(end.exists() for end in ends))
+    yield ends
+    process.terminate()
+    process.wait(10)

@@ -1,0 +1,1 @@
+"""What `check` looks at: the wires, the eyes, the outputs, the brokers and this machine."""
