@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -13,32 +14,36 @@ from edge_agent.settings import Duration, Section
 
 DEFAULT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 
-# Why a session could not begin or ended.
-NETWORK: Final = "network"
-VERSION: Final = "version"
-AUTH: Final = "auth"
-TLS: Final = "tls"
-CLOCK: Final = "clock"
-TAKEN_OVER: Final = "taken-over"
-SILENT: Final = "silent"
-REFUSED: Final = "refused"
 
-_HINTS = {
-    AUTH: "check username, password file and the broker's access list",
-    TLS: "check ca_file, and that the name in the config is the name in the broker's certificate",
-    CLOCK: "this computer's clock is not set yet; it is tried again once it is",
-    TAKEN_OVER: "another client uses the same client id; give each line its own",
-    NETWORK: "check the address, the cable and that the broker runs",
-    SILENT: "something accepts connections there but does not speak MQTT",
+class Why(StrEnum):
+    """Why a session could not begin, or ended."""
+
+    NETWORK = "network"
+    VERSION = "version"
+    AUTH = "auth"
+    TLS = "tls"
+    CLOCK = "clock"
+    TAKEN_OVER = "taken-over"
+    SILENT = "silent"
+    REFUSED = "refused"
+
+
+_HINTS: Final = {
+    Why.AUTH: "check username, password file and the broker's access list",
+    Why.TLS: "check ca_file, and that the name in the config is the name in the broker's certificate",
+    Why.CLOCK: "this computer's clock is not set yet; it is tried again once it is",
+    Why.TAKEN_OVER: "another client uses the same client id; give each line its own",
+    Why.NETWORK: "check the address, the cable and that the broker runs",
+    Why.SILENT: "something accepts connections there but does not speak MQTT",
 }
 
 
 class MqttError(EdgeAgentError, ConnectionError):
-    """The session is over or never began; ``kind`` says which of the reasons above."""
+    """The session is over or never began."""
 
     retryable = True
 
-    def __init__(self, kind: str, message: str) -> None:
+    def __init__(self, kind: Why, message: str) -> None:
         super().__init__(message, hint=_HINTS.get(kind, ""))
         self.kind = kind
 
@@ -82,4 +87,4 @@ def read_secret(path: Path | None) -> str | None:
     try:
         return path.read_text(encoding="utf-8").splitlines()[0]
     except (OSError, IndexError) as error:
-        raise MqttError(AUTH, f"cannot read the password file {path}: {error}") from error
+        raise MqttError(Why.AUTH, f"cannot read the password file {path}: {error}") from error

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from pydantic import Field, field_validator
 
-from edge_agent.broker import NETWORK, Broker, Credentials, MqttError
+from edge_agent.broker import Broker, Credentials, MqttError, Why
 from edge_agent.clock import NS, Clock
 from edge_agent.health import Health
 from edge_agent.mqtt import Ack, Session
@@ -273,7 +273,7 @@ class Flight:
         now_ns = self._clock.mono_ns()
         _, sent_ns = next(iter(self._sent.values()))
         if now_ns - self._confirmed_ns > self._timeout_ns or now_ns - sent_ns > _FORGOTTEN_AFTER * self._timeout_ns:
-            raise MqttError(NETWORK, f"{self._session.broker.url}: no PUBACK for {self._timeout_ns // NS} s")
+            raise MqttError(Why.NETWORK, f"{self._session.broker.url}: no PUBACK for {self._timeout_ns // NS} s")
 
 
 def json_object(payload: bytes) -> dict[str, object]:

@@ -20,20 +20,7 @@ from paho.mqtt.exception import MQTTException
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from edge_agent.broker import (
-    AUTH,
-    CLOCK,
-    NETWORK,
-    REFUSED,
-    SILENT,
-    TAKEN_OVER,
-    TLS,
-    VERSION,
-    Broker,
-    Credentials,
-    MqttError,
-    read_secret,
-)
+from edge_agent.broker import Broker, Credentials, MqttError, Why, read_secret
 from edge_agent.clock import NS, Clock
 
 LARGEST_PACKET: Final = 268_435_455  # that MQTT can express
@@ -115,19 +102,19 @@ class Session:
             client.connect(self.broker.host, self.broker.port, keepalive=int(self._credentials.keepalive), **extra)
         except ssl.SSLCertVerificationError as error:
             raise MqttError(
-                CLOCK if self._clock_is_suspect(error) else TLS, f"{self.broker.url}: {error.verify_message}"
+                Why.CLOCK if self._clock_is_suspect(error) else Why.TLS, f"{self.broker.url}: {error.verify_message}"
             ) from error
         except (ssl.SSLError, ssl.CertificateError) as error:
-            raise MqttError(TLS, f"{self.broker.url}: {error}") from error
+            raise MqttError(Why.TLS, f"{self.broker.url}: {error}") from error
         except (OSError, ValueError) as error:
-            raise MqttError(NETWORK, f"{self.broker.url}: {error}") from error
+            raise MqttError(Why.NETWORK, f"{self.broker.url}: {error}") from error
         sock: Any = client.socket()
         self._poll.register(sock, select.POLLIN)
         deadline_ns = self._clock.mono_ns() + int(self._credentials.connect_timeout * NS)
         while not self._connected:
             self.step(0.5)
             if not self._connected and self._clock.mono_ns() > deadline_ns:
-                raise MqttError(SILENT, f"{self.broker.url}: connected, but no CONNACK")
+                raise MqttError(Why.SILENT, f"{self.broker.url}: connected, but no CONNACK")
 
     def _set_credentials(self) -> None:
         mine = self._credentials
@@ -141,7 +128,7 @@ class Session:
             if mine.cert_file:
                 context.load_cert_chain(mine.cert_file, mine.key_file)
         except OSError as error:  # ssl.SSLError is one too
-            raise MqttError(TLS, f"cannot use the certificate files: {error}") from error
+            raise MqttError(Why.TLS, f"cannot use the certificate files: {error}") from error
         self._client.tls_set_context(context)
 
     def _clock_is_suspect(self, error: ssl.SSLCertVerificationError) -> bool:
@@ -159,7 +146,7 @@ class Session:
         retain = retain and self._retains
         info = self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
         if info.rc not in {paho.MQTT_ERR_SUCCESS, paho.MQTT_ERR_NO_CONN}:
-            raise MqttError(NETWORK, f"{self.broker.url}: {paho.error_string(info.rc)}")
+            raise MqttError(Why.NETWORK, f"{self.broker.url}: {paho.error_string(info.rc)}")
         self._unconfirmed += 1
         return info.mid
 
@@ -187,12 +174,12 @@ class Session:
             try:
                 client.loop_read()
             except _NONSENSE as error:
-                self._end(REFUSED, f"does not speak MQTT properly: {error}")
+                self._end(Why.REFUSED, f"does not speak MQTT properly: {error}")
             if client.want_write():
                 client.loop_write()
             client.loop_misc()
         if client.socket() is None:
-            self._end(NETWORK, "connection lost")
+            self._end(Why.NETWORK, "connection lost")
         if self._ended is not None:
             raise self._ended
         events, self._events = self._events, []
@@ -236,12 +223,12 @@ class Session:
             self.maximum_packet_bytes = getattr(properties, "MaximumPacketSize", LARGEST_PACKET)
             self._retains = bool(getattr(properties, "RetainAvailable", 1))
             if not getattr(properties, "MaximumQoS", 1):
-                self._end(REFUSED, "offers QoS 0 only, so nothing would ever be confirmed")
+                self._end(Why.REFUSED, "offers QoS 0 only, so nothing would ever be confirmed")
             return
-        kind = VERSION if code in {1, 0x84} else AUTH if code in {4, 5, 0x86, 0x87, 0x8A, 0x8C} else REFUSED
+        kind = Why.VERSION if code in {1, 0x84} else Why.AUTH if code in {4, 5, 0x86, 0x87, 0x8A, 0x8C} else Why.REFUSED
         self._end(kind, str(reason))
 
-    def _end(self, kind: str, why: str) -> None:
+    def _end(self, kind: Why, why: str) -> None:
         """The first reason is the true one."""
         if self._ended is None:
             self._ended = MqttError(kind, f"{self.broker.url}: {why}")
@@ -253,7 +240,7 @@ class Session:
     def _on_subscribe(self, _client: Any, _user: Any, mid: int, reasons: Any, _properties: Any) -> None:
         refused = [str(reason) for reason in reasons if reason.value >= 0x80]
         if refused:
-            self._end(AUTH, f"subscription refused: {', '.join(refused)}")
+            self._end(Why.AUTH, f"subscription refused: {', '.join(refused)}")
         self._events.append(Subscribed(mid))
 
     def _on_message(self, _client: Any, _user: Any, message: Any) -> None:
@@ -264,7 +251,7 @@ class Session:
 
     def _on_disconnect(self, _client: Any, _user: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         code = reason.value
-        self._end(TAKEN_OVER if code == 0x8E else AUTH if code in {0x87, 0x8A} else NETWORK, str(reason))
+        self._end(Why.TAKEN_OVER if code == 0x8E else Why.AUTH if code in {0x87, 0x8A} else Why.NETWORK, str(reason))
 
 
 def connect(
@@ -287,7 +274,7 @@ def connect(
             session.open()
         except MqttError as error:
             session.close()
-            if error.kind != VERSION:
+            if error.kind != Why.VERSION:
                 raise
             legacy = True
         else:

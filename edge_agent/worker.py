@@ -59,7 +59,12 @@ class Worker:
         return self._thread.is_alive()
 
     def _run(self) -> None:
-        progress = self._health.expect(self.name, self._max_silence_s)
+        beat = self._health.expect(self.name, self._max_silence_s)
+
+        def progress() -> None:
+            beat()
+            self._health.clear(f"worker.{self.name}")
+
         backoff = Backoff(first_s=1.0, cap_s=60.0)
         while not self._stop.is_set():
             started_ns = self._clock.mono_ns()
@@ -74,7 +79,7 @@ class Worker:
                 backoff.reset()
             wait_s = backoff.fail()
             while wait_s > 0 and not self._clock.wait(self._stop, min(wait_s, 5.0)):
-                progress()  # waiting on purpose is progress
+                beat()  # waiting on purpose is progress
                 wait_s -= 5.0
         self._health.forget(self.name)
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edge_agent.broker import Broker, Credentials, MqttError
+from edge_agent.broker import Broker, Credentials, MqttError, Why
 from edge_agent.clock import SystemClock
 from edge_agent.commands.options import ConfigFile, Json
 from edge_agent.config import find, load
@@ -58,7 +58,7 @@ def follow(broker: Broker, credentials: Credentials, topic: str, seconds: float 
     worker.start()
     if not listener.connected.wait(15):
         stop.set()
-        raise MqttError("network", f"{broker.url} does not answer")
+        raise MqttError(Why.NETWORK, f"{broker.url} does not answer")
     with contextlib.suppress(KeyboardInterrupt):
         stop.wait(seconds)
     stop.set()

@@ -23,7 +23,7 @@ from edge_agent.vocabulary import Reading, Sample
 
 log = structlog.get_logger("poll")
 
-_DEAD_SHARE: Final = 20  # a dead device may take 1/20 of the bus's time
+_DEAD_SHARE: Final = 20  # all dead devices together may take 1/20 of the bus's time
 _LONGEST_WAIT_S: Final = 10.0  # between heartbeats
 _FORGIVEN: Final = 1  # misses in a row before a device backs off
 
@@ -68,14 +68,16 @@ class Poll:
 
     def body(self, stop: threading.Event, progress: Callable[[], None]) -> None:
         self._schedule()
-        try:
-            while not stop.is_set():
-                progress()
-                if not self._open(stop, progress):
-                    continue
+        while not stop.is_set():
+            progress()
+            try:
+                self._bus.open()
                 self._serve(stop, progress)
-        finally:
-            self._bus.close()
+            except WireError as error:
+                self._lose_wire(error)
+                self._wait(stop, progress, self._wire_backoff.fail())
+            finally:
+                self._bus.close()
 
     def _schedule(self) -> None:
         now_ns = self.started_ns = self._clock.mono_ns()
@@ -88,49 +90,39 @@ class Poll:
                 for group, period_s in device.groups.items()
             }
 
-    def _open(self, stop: threading.Event, progress: Callable[[], None]) -> bool:
-        """Open the wire, or say that every device on it is absent and wait a while."""
-        try:
-            self._bus.open()
-        except WireError as error:
-            self._lose_wire(error)
-            wait_s = self._wire_backoff.fail()
-            while wait_s > 0 and not self._clock.wait(stop, min(wait_s, _LONGEST_WAIT_S)):
-                progress()
-                wait_s -= _LONGEST_WAIT_S
-            return False
-        self._health.clear(f"bus.{self.name}")
-        return True
-
     def _lose_wire(self, error: WireError) -> None:
+        """Every device on it is absent."""
+        self._bus.close()
         self._health.fault(f"bus.{self.name}", str(error))
         self._health.count(f"bus.{self.name}.lost")
-        self._bus.close()
         stamp = self._clock.stamp()
         for polled in self._polled:
-            absent = dict.fromkeys(polled.device.quantities, error.reason)
-            self._sink(Reading(polled.device.name, stamp, {}, absent))
+            self._sink(Reading(polled.device.name, stamp, {}, dict.fromkeys(polled.device.quantities, error.reason)))
+
+    def _wait(self, stop: threading.Event, progress: Callable[[], None], wait_s: float) -> None:
+        while wait_s > 0 and not self._clock.wait(stop, min(wait_s, _LONGEST_WAIT_S)):
+            progress()
+            wait_s -= _LONGEST_WAIT_S
 
     def _serve(self, stop: threading.Event, progress: Callable[[], None]) -> None:
-        """Poll what is due until the wire is lost or it is time to stop."""
+        """Poll what is due until it is time to stop; raises WireError when the wire is lost."""
         clock, polled = self._clock, self._polled
         while not stop.is_set():
             due = polled[0] if len(polled) == 1 else min(polled, key=_due)
-            wait_s = (due.due_ns - clock.mono_ns()) / NS
-            if wait_s > 0:
-                if clock.wait(stop, min(wait_s, _LONGEST_WAIT_S)):
-                    return
-                progress()
-                if wait_s > _LONGEST_WAIT_S:
-                    continue
             began_ns = clock.mono_ns()
+            wait_s = (due.due_ns - began_ns) / NS
+            if wait_s > 0:
+                clock.wait(stop, min(wait_s, _LONGEST_WAIT_S))
+                progress()
+                continue
             try:
                 self._visit(due, began_ns)
-            except WireError as error:
+            except WireError:
                 self._advance(due, clock.mono_ns())
-                self._lose_wire(error)
-                return
+                raise
+            # Only an open wire that also carried something is sound: some gateways accept and hang up.
             self._wire_backoff.reset()
+            self._health.clear(f"bus.{self.name}")
             self.busy_ns += clock.mono_ns() - began_ns
             progress()
 
@@ -156,8 +148,8 @@ class Poll:
             polled.misses = 0
             polled.backoff.reset()
             self._health.clear(f"device.{polled.device.name}")
-        polled.probe_at_ns = 0
         self._advance(polled, self._clock.mono_ns())
+        polled.probe_at_ns = 0
 
     def _missed(self, polled: _Polled, error: DeviceError, began_ns: int) -> None:
         """Nothing came: say so, and decide when to ask again."""
@@ -169,12 +161,15 @@ class Poll:
         self._advance(polled, now_ns)
         if polled.misses > _FORGIVEN:
             self._health.fault(f"device.{name}", error.reason, hint=error.hint)
-            cost_ns = now_ns - began_ns
-            polled.probe_at_ns = now_ns + max(int(polled.backoff.fail() * NS), cost_ns * (_DEAD_SHARE - 1))
+            polled.probe_at_ns = now_ns  # it counts as dead from here on
+            dead = sum(1 for other in self._polled if other.probe_at_ns)
+            rest_ns = (now_ns - began_ns) * (dead * _DEAD_SHARE - 1)
+            polled.probe_at_ns += max(int(polled.backoff.fail() * NS), rest_ns)
 
     def _advance(self, polled: _Polled, now_ns: int) -> None:
         for periodic in polled.groups.values():
-            if periodic.is_due(now_ns) and (missed := periodic.advance(now_ns)):
+            # What is left out on purpose, while it is away, is not missed.
+            if periodic.is_due(now_ns) and (missed := periodic.advance(now_ns)) and not polled.probe_at_ns:
                 self._health.count(f"bus.{self.name}.skipped", missed)
 
     @property

@@ -21,7 +21,7 @@ from typing import Final
 import structlog
 
 from edge_agent import mqtt
-from edge_agent.broker import AUTH, TAKEN_OVER, VERSION, Broker, MqttError
+from edge_agent.broker import Broker, MqttError, Why
 from edge_agent.clock import NS, Clock
 from edge_agent.errors import SpoolError
 from edge_agent.flight import Flight, MqttSettings, Source, SpoolReader
@@ -39,7 +39,7 @@ _STATE_EVERY_S: Final = 5.0
 _DRAIN_S: Final = 1.5  # at the end, for what is in flight …
 _GOODBYE_S: Final = 0.7  # … and for our last word
 _SLOW_RETRY_S: Final = 15.0  # after a refusal: no lock-out storm
-_REFUSALS: Final = {AUTH, TAKEN_OVER}
+_REFUSALS: Final = {Why.AUTH, Why.TAKEN_OVER}
 
 
 class Publisher:
@@ -135,7 +135,7 @@ class Publisher:
         self._errors[broker.url] = str(error)
         self._health.fault("mqtt", "; ".join(self._errors.values()))
         self._health.count(f"mqtt.{error.kind}")
-        if error.kind == VERSION:
+        if error.kind == Why.VERSION:
             self._legacy.clear()  # the broker was exchanged for one that speaks another version
 
     def _pause(self, wait_s: float, stop: threading.Event, progress: Callable[[], None]) -> None:
@@ -219,7 +219,7 @@ class Publisher:
                     if isinstance(event, Ack):
                         flight.acked(event)
                     elif isinstance(event, Message):
-                        self._received(session, event, flight)
+                        self._received(event, flight)
                 flight.settle()
                 flight.check()
                 now_ns = self._clock.mono_ns()
@@ -262,7 +262,7 @@ class Publisher:
                         return
         session.abandon()
 
-    def _received(self, session: Session, event: Message, flight: Flight) -> None:
+    def _received(self, event: Message, flight: Flight) -> None:
         if event.topic == self._settings.receipt_topic:
             flight.receipt(event.payload)
             return
