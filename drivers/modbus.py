@@ -57,7 +57,7 @@ class _Timing(BusSection):
         default=None,
         gt=0,
         description="The longest wait for an answer, and for the first one. "
-        "Unset: 4s, but at most 0.8 of the shortest period of other devices on this wire.",
+        "Unset: 4s, but no longer than 0.8 of the shortest period of other devices on this wire (at least 500ms).",
     )
     gap: Duration = Field(default=0.0, ge=0, description="Pause between an answer and the next request.")
     warm_up: Duration = Field(default=0.0, ge=0, description="Pause after opening, before the first request.")

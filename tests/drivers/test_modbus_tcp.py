@@ -20,10 +20,10 @@ from drivers.modbus import ModbusTcp, ModbusTcpDeviceSettings, ModbusTcpSettings
 from drivers.modbus_unit import Unit
 from drivers.registers import load_profile
 from drivers.sunspec import find_model
-from edge_agent.clock import SystemClock
+from edge_agent.clock import ManualClock, SystemClock
 from edge_agent.errors import DeviceError, ProfileError, WireError
 
-FLOOR_S, CEILING_S = 0.04, 0.12
+LIMIT_S = 0.2  # long enough for a busy machine, short enough for a test
 ALL = frozenset({"default"})
 
 
@@ -141,7 +141,7 @@ def make(peer, buses):
     """A bus to the peer, open."""
 
     def build(**options: Any) -> ModbusTcp:
-        text = {"timeout_floor": f"{FLOOR_S}s", "timeout_ceiling": f"{CEILING_S}s", "connect_timeout": "500ms"}
+        text = {"timeout_floor": f"{LIMIT_S}s", "timeout_ceiling": f"{LIMIT_S}s", "connect_timeout": "500ms"}
         section = {"kind": "modbus-tcp", "host": "127.0.0.1", "port": peer.port} | text | options
         bus = ModbusTcp("wire", ModbusTcpSettings.model_validate(section), SystemClock())
         buses.append(bus)
@@ -217,7 +217,7 @@ def test_a_late_reply_is_never_taken_for_another_registers(peer, make, meter):
     def slow_once(asked: Asked) -> Any:
         if not late.is_set():
             late.set()
-            return [Wait(CEILING_S + 0.04), right(asked), Wait(0.02)]
+            return [Wait(LIMIT_S + 0.04), right(asked), Wait(0.02)]
         return right(asked)
 
     peer.answer = slow_once
@@ -298,11 +298,11 @@ def test_a_dead_unit_costs_its_neighbours_nothing_but_one_wait(peer, make, meter
     peer.answer = lambda asked: right(asked) if asked.unit == 1 else b""
     bus = make()
     alive, dead = meter(bus, [0], unit=1), meter(bus, [0], unit=2)
-    for _ in range(6):
+    for _ in range(4):
         assert reason(lambda: dead.read(ALL)) == "timeout"
         assert alive.read(ALL).values == expected([0])
     assert peer.connections == 1
-    assert dead.stats["timeouts"] == 6
+    assert dead.stats["timeouts"] == 4
 
 
 def test_after_the_first_silence_the_rest_of_a_unit_is_left_for_later(peer, make, meter):
@@ -712,3 +712,17 @@ def test_sunspec_addresses_are_relative_to_the_model_and_found_once(peer, make, 
     bus.open()
     device.read(ALL)
     assert len(peer.asked) == 2 * walked + 1
+
+
+def test_gap_and_warm_up_are_waited_for_on_the_clock(peer, buses, meter):
+    """A slow gateway gets its pause after opening and after every answer."""
+    clock = ManualClock()
+    section = {"kind": "modbus-tcp", "host": "127.0.0.1", "port": peer.port, "gap": "200ms", "warm_up": "3s"}
+    bus = ModbusTcp("wire", ModbusTcpSettings.model_validate(section), clock)
+    buses.append(bus)
+    began_ns = clock.mono_ns()
+    bus.open()
+    assert clock.mono_ns() - began_ns == 3_000_000_000
+    for _ in range(3):
+        bus.request(1, 3, 0, 1)
+    assert clock.mono_ns() - began_ns == 3_400_000_000
