@@ -156,6 +156,7 @@ class Eye:
         if say == "alive":
             self._count(life, message)
         elif say == "verdict":
+            life.allowed_s = self._settings.deadline
             self._judged(verdict_from(message.get("verdict"), self._name))
         elif say == "evidence":
             self._on_evidence(evidence_from(message.get("evidence"), self._name, self._folder))
