@@ -78,7 +78,7 @@ class Lines:
         self._act = act
         if pin is not None:
             with _ours(f"GPIO {line}"):
-                pin.edges = "falling"
+                pin.edges = "both"  # without the other edge lgpio would take a bounce for a press
                 pin.bounce = steady_s or None
                 pin.when_changed = self._pulled  # only weakly held: it lives as long as this object
 
@@ -101,8 +101,8 @@ class Lines:
     def _make_factory(self) -> Any:
         return _header(self._settings.chip)
 
-    def _pulled(self, _ticks: object, _state: object) -> None:
-        if self._act is not None:
+    def _pulled(self, _ticks: object, level: int) -> None:
+        if not level and self._act is not None:
             self._act()
 
     def _conflicts_with(self, other: object) -> bool:

@@ -98,7 +98,7 @@ def test_the_button_acknowledges_once_per_press():
     output.press()
 
     assert len(pressed) == 2
-    assert (pin(output, 24).pull, pin(output, 24).bounce) == ("up", 0.05)
+    assert (pin(output, 24).pull, pin(output, 24).bounce, pin(output, 24).edges) == ("up", 0.05, "both")
 
 
 def test_the_button_is_dead_after_close():
