@@ -55,7 +55,7 @@ case $command in
     test) lint && tests "$@" ;;
     pytest) tests "$@" ;;
     lint) lint ;;
-    docs) environment dev && exec "$VENV/bin/python" -m docs.render "$@" ;;
+    docs) environment dev && exec "$VENV/bin/python" -m edge_agent.reference --write "$@" ;;
     lock) exec .ci/lock "$@" ;;
     bench) environment dev && exec "$VENV/bin/python" -m bench "$@" ;;
     aarch64) exec .ci/aarch64 "$@" ;;
