@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from pydantic import Field, field_validator
 
 from drivers import opencv
-from edge_agent.clock import Clock
+from edge_agent.clock import NS, Clock
 from edge_agent.contracts import Frame
 from edge_agent.errors import CameraError
 from edge_agent.settings import CameraSection, Duration, PictureSection
@@ -151,10 +151,14 @@ class Rtsp:
             raise CameraError(error.reason, f"{self._settings.source} gives no video", hint=hint) from None
 
     def grab(self) -> Frame | None:
+        began_ns = self._clock.mono_ns()
         picture = _opened(self._capture).read()
-        if picture is None:
+        at = self._clock.stamp()
+        # After its timeout OpenCV empties the decoder: those pictures are old, whatever it says.
+        is_late = at.mono_ns - began_ns >= self._settings.deadline * _PATIENCE * 0.95 * NS
+        if picture is None or is_late:
             raise CameraError(TIMEOUT, f"{self._settings.source} sends nothing any more")
-        return Frame(self._clock.stamp(), image=picture)
+        return Frame(at, image=picture)
 
     def remarks(self) -> tuple[str, ...]:
         return ()

@@ -273,7 +273,7 @@ NONSENSE = """
 import socket, sys
 link = socket.socket(fileno=int(sys.argv[1]))
 link.recv(100000)
-link.send(sys.stdin.read().encode() if False else {packet!r})
+link.send({packet!r})
 link.recv(1)
 """
 
