@@ -48,9 +48,9 @@ log = structlog.get_logger("spool")
 
 RESERVE_BYTES: Final = 1 << 20  # a DELETE needs room in the WAL even when the disk is full
 MEMORY_LIMIT_BYTES: Final = 32 << 20
-_SMALLEST_BITE: Final = 64 << 10  # bytes evicted at once, at least …
+_SMALLEST_BITE: Final = 16 << 10  # bytes evicted at once, at least …
 _LARGEST_BITE: Final = 8 << 20  # … and at most: it is done within one commit
-_ROOM_INSIDE: Final = 256 << 10  # free pages in the file that count as room to go on
+_ROOM_INSIDE_PAGES: Final = 64  # free pages in the file that are room enough to go on
 _FORGOTTEN_MAX: Final = 1_000_000  # more rows than ever fit a WAL
 _THIN_TO_MS: Final = 60_000
 _PARKED_MAX: Final = 1000
@@ -94,6 +94,8 @@ class Spool:
         self._oldest_ms: int | None = None
         self._boot = 0
         self._anchored = False
+        self._tight = False  # the reserve is spent
+        self._crowded = False  # others need the disk too
 
     # --- opening, losing and finding the disk
 
@@ -225,18 +227,29 @@ class Spool:
         ``parked``: ids with the reason why no broker will take them. Raises SpoolError with nothing
         changed; the caller still holds everything.
         """
-        settled, parked = list(settled), list(parked)
-        try:
-            return self._commit(rows, settled, parked)
-        except sqlite3.DatabaseError as error:
-            if not is_full(error):
-                raise spool_error(error, self._db.path) from error
-        # Full: make room by our own rules, then once more.
+        settled, parked, gaps = list(settled), list(parked), []
+        for make_room in (self._spend_reserve, self._evict_a_bite):
+            try:
+                return gaps + self._commit(rows, settled, parked)
+            except sqlite3.DatabaseError as error:
+                if not is_full(error):
+                    raise spool_error(error, self._db.path) from error
+            with self._translated():
+                gaps = make_room()
         with self._translated():
-            self._reserve.unlink(missing_ok=True)
-            gaps = self._evict(min(max(_SMALLEST_BITE, self._bytes // 10), _LARGEST_BITE))
-            self._db.checkpoint()
             return gaps + self._commit(rows, settled, parked)
+
+    def _spend_reserve(self) -> list[Stored]:
+        """The disk is full: from here on the room of the reserve is for the WAL, which is kept short."""
+        self._tight = True
+        self._reserve.unlink(missing_ok=True)
+        self._db.checkpoint()
+        return []
+
+    def _evict_a_bite(self) -> list[Stored]:
+        gaps = self._evict(min(max(_SMALLEST_BITE, self._bytes // 10), _LARGEST_BITE))
+        self._db.checkpoint()
+        return gaps
 
     def _commit(
         self,
@@ -316,12 +329,15 @@ class Spool:
         with self._translated():
             self._look_at_oldest()
             excess = self._excess()
-            return self._evict(min(excess, _LARGEST_BITE)) if excess > 0 else []
+            gaps = self._evict(min(excess, _LARGEST_BITE)) if excess > 0 else []
+            if self._tight:
+                self._db.checkpoint()
+            return gaps
 
     @property
     def roomy(self) -> bool:
-        """Whether the limit is far again."""
-        return self._bytes < 0.9 * self._limit
+        """Whether the limit is far again, and the disk has room for others too."""
+        return self._bytes < 0.9 * self._limit and not self._crowded
 
     @property
     def _limit(self) -> int:
@@ -332,13 +348,15 @@ class Spool:
         if over > 0:
             # A little more than needed, so that not every commit evicts.
             return over + min(self._limit // 50, _LARGEST_BITE // 2)
-        if self.volatile or self._free_bytes() >= self._floor_bytes:
+        self._crowded = not self.volatile and (self._free_bytes() < self._floor_bytes or self._tight)
+        if not self._crowded:
             return 0
         # The disk fills up, whoever does it: the file must not grow, so live on the room inside it.
-        if self._bytes < RESERVE_BYTES:
-            return 0
-        (pages,) = self._db.writer.execute("PRAGMA freelist_count").fetchone()
-        return max(_SMALLEST_BITE, self._bytes // 50) if pages * 4096 < _ROOM_INSIDE else 0
+        if self._bytes < RESERVE_BYTES and not self._tight:
+            return 0  # a few rows in flight are not what fills a disk
+        (free,) = self._db.writer.execute("PRAGMA freelist_count").fetchone()
+        (pages,) = self._db.writer.execute("PRAGMA page_count").fetchone()
+        return max(_SMALLEST_BITE, self._bytes // 50) if free < min(_ROOM_INSIDE_PAGES, pages // 8) else 0
 
     def _free_bytes(self) -> int:
         """Room on the disk; with plenty of it, some is set aside for the day when there is none."""
@@ -347,6 +365,7 @@ class Spool:
             free = disk.f_bavail * disk.f_frsize
             if free > self._floor_bytes + 2 * RESERVE_BYTES and not self._reserve.exists():
                 self._reserve.write_bytes(bytes(RESERVE_BYTES))
+                self._tight = False
         except OSError:
             return self._floor_bytes
         return free

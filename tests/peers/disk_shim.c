@@ -1,0 +1,40 @@
+/* Preloaded between SQLite and the kernel: the n-th write or sync of a spool's files fails, once or for ever.
+   Only file descriptors whose name contains "spool.db" are touched. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+static long fail_at, calls, failed;
+static int once, with_errno;
+
+void shim_arm(long n, int only_once, int error) { fail_at = n; once = only_once; with_errno = error; calls = failed = 0; }
+long shim_failed(void) { return failed; }
+
+static int fails(int fd) {
+    char link[64], name[512];
+    if (!fail_at) return 0;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, name, sizeof name - 1);
+    if (length < 0) return 0;
+    name[length] = 0;
+    if (!strstr(name, "spool.db") || strstr(name, "-shm")) return 0;
+    calls++;
+    if (calls == fail_at || (calls > fail_at && !once)) { failed++; errno = with_errno; return 1; }
+    return 0;
+}
+
+#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+ssize_t pwrite64(int fd, const void *data, size_t size, off64_t at) {
+    return fails(fd) ? -1 : REAL(pwrite64)(fd, data, size, at);
+}
+ssize_t pwrite(int fd, const void *data, size_t size, off_t at) {
+    return fails(fd) ? -1 : REAL(pwrite)(fd, data, size, at);
+}
+ssize_t write(int fd, const void *data, size_t size) { return fails(fd) ? -1 : REAL(write)(fd, data, size); }
+int fsync(int fd) { return fails(fd) ? -1 : REAL(fsync)(fd); }
+int fdatasync(int fd) { return fails(fd) ? -1 : REAL(fdatasync)(fd); }
+int ftruncate64(int fd, off64_t size) { return fails(fd) ? -1 : REAL(ftruncate64)(fd, size); }
