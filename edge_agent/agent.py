@@ -33,6 +33,7 @@ from edge_agent.worker import Worker, stop_all
 log = structlog.get_logger("agent")
 
 STOP_DEADLINE_S = 8.0
+ALARMS_FILE = "alarms.json"
 
 
 def product_version() -> str:
@@ -174,7 +175,8 @@ class Agent:
         for camera in config.cameras.values():
             mark = repr((camera.kind, camera.settings))
             wanted[f"camera.{camera.name}"] = (mark, partial(self._camera_part, config=config, plan=camera))
-        if config.alarms or config.outputs:
+        # Alarms that were taken out of the config are ended aloud: they may stand retained at the broker.
+        if config.alarms or config.outputs or (config.state_dir / ALARMS_FILE).exists():
             mark = repr((config.alarms, [(o.kind, o.settings) for o in config.outputs.values()]))
             wanted["alarms"] = (mark, lambda mark: self._alarm_part(mark, config))
         return wanted
@@ -207,8 +209,15 @@ class Agent:
         from edge_agent.stages.alarm import AlarmStage  # noqa: PLC0415 - only configs with alarms pay for it
 
         outputs = [plan.cls(plan.name, plan.settings) for plan in config.outputs.values()]
+        slowest_s = max((device.settings.every for device in config.devices.values()), default=0.0)
         stage = AlarmStage(
-            config.alarms, outputs, self.clock, self.health, self.recorder.alarm, config.state_dir / "alarms.json"
+            config.alarms,
+            outputs,
+            self.clock,
+            self.health,
+            self.recorder.alarm,
+            config.state_dir / ALARMS_FILE,
+            quiet_s=max(60.0, 3 * slowest_s),
         )
         stage.recall()
         self._stage = stage

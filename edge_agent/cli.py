@@ -30,6 +30,7 @@ VERBS: Final = {
     "alarms": "alarms",
     "listen": "listen",
     "export": "export",
+    "outputs": "outputs",
     "version": "version",
 }
 
