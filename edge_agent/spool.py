@@ -227,7 +227,8 @@ class Spool:
         ``parked``: ids with the reason why no broker will take them. Raises SpoolError with nothing
         changed; the caller still holds everything.
         """
-        settled, parked, gaps = list(settled), list(parked), []
+        settled, parked = list(settled), list(parked)
+        gaps: list[Stored] = []
         for make_room in (self._spend_reserve, self._evict_a_bite):
             try:
                 return gaps + self._commit(rows, settled, parked)
