@@ -8,7 +8,15 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    field_validator,
+)
 
 from edge_agent.vocabulary import UNITS
 
@@ -189,3 +197,13 @@ class CameraSection(Section):
     rule: RuleSection = Field(default=RuleSection(), description="What decides while no model can.")
     picture: PictureSection = Field(default=PictureSection(), description="What a picture must be to be judged.")
     evidence: EvidenceSection = Field(default=EvidenceSection(), description="Which pictures are kept.")
+
+    @field_validator("roi")
+    @classmethod
+    def _is_inside(cls, roi: tuple[int, int, int, int] | None, known: ValidationInfo) -> Any:
+        size = known.data.get("size")
+        if roi and 0 in roi[:2]:
+            raise ValueError("the region is empty")
+        if roi and size and (roi[0] + roi[2] > size[0] or roi[1] + roi[3] > size[1]):
+            raise ValueError(f"the region reaches beyond the picture of {size[0]}x{size[1]}")
+        return roi
