@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from drivers import pictures
 from edge_agent.errors import CameraError, PictureError
-from edge_agent.vocabulary import DAMAGED, NOTHING_THERE, TIMEOUT
+from edge_agent.vocabulary import DAMAGED, NOTHING_THERE, WIRE
 
 if TYPE_CHECKING:
     from drivers.pictures import Image
@@ -115,22 +115,26 @@ def has_v4l2() -> bool:
 class Capture:
     """One open video source; called from one thread only."""
 
-    def __init__(self, source: str, backend: str, timeout_s: float, options: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, source: str, backend: str, open_s: float, read_s: float, options: Mapping[str, str] | None = None
+    ) -> None:
         """``backend``: ``ffmpeg`` or ``v4l2``; ``options``: FFmpeg's own, such as ``rtsp_transport``.
+
+        ``open_s``, ``read_s``: after how long it gives up; V4L2 knows only ``read_s``, in whole seconds.
 
         Raises CameraError. The source itself appears in no message: it may carry a password.
         """
-        timeout_ms = max(1, int(timeout_s * 1000))
         os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "|".join(f"{key};{text}" for key, text in (options or {}).items())
-        # Whole seconds; read once, when the backend is first used.
-        os.environ["OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"] = str(max(1, round(timeout_s)))
+        # Read once, when the backend is first used.
+        os.environ["OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"] = str(max(1, round(read_s)))
         cv2 = _cv2()
         self._cv2 = cv2
         if backend == "v4l2":
             self._capture = cv2.VideoCapture(source, cv2.CAP_V4L2)
         else:
-            limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, timeout_ms]
-            self._capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG, limits)
+            opening = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, max(1, int(open_s * 1000))]
+            reading = [cv2.CAP_PROP_READ_TIMEOUT_MSEC, max(1, int(read_s * 1000))]
+            self._capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG, [*opening, *reading])
         if not self._capture.isOpened():
             self._capture.release()
             raise CameraError(
@@ -159,7 +163,7 @@ class Capture:
         try:
             done, image = self._capture.read()
         except self._cv2.error as error:
-            raise CameraError(TIMEOUT, str(error)) from error
+            raise CameraError(WIRE, str(error)) from error
         return cast("Image", image) if done and image is not None and image.size else None
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from edge_agent.clock import NS, Clock
-from edge_agent.eye_link import Link, LinkClosedError, pair
+from edge_agent.eye_link import Link, LinkClosedError, NonsenseError, pair
 
 _GRACE_S: Final = 2.0  # to finish what is being written
 _KILL_S: Final = 1.0  # the kernel needs no longer, unless the child is stuck in a driver
@@ -57,7 +57,7 @@ class Child:
     def finish(self, hear: Callable[[dict[str, Any]], None]) -> None:
         """Ask it to end, and hear what it still has to say; for a moment only."""
         until_ns = self._clock.mono_ns() + int(_GRACE_S * NS)
-        with contextlib.suppress(LinkClosedError, ValueError):
+        with contextlib.suppress(LinkClosedError, NonsenseError):
             self._link.finish()
             while (left_s := (until_ns - self._clock.mono_ns()) / NS) > 0:
                 message = self._link.receive(left_s)

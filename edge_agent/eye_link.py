@@ -17,23 +17,35 @@ from __future__ import annotations
 
 import json
 import socket
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from math import isfinite
 from threading import Lock
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import FiniteFloat, NonNegativeInt, TypeAdapter, ValidationError
 
 from edge_agent.vocabulary import ANOMALY, DEFECT, GOOD, NORMAL, NOT_INSPECTED, UNKNOWN, Evidence, Verdict
 
 LABELS: Final = frozenset({GOOD, DEFECT, ANOMALY, NORMAL, NOT_INSPECTED, UNKNOWN})
 _LARGEST: Final = 64 * 1024
-_VERDICT: Final = TypeAdapter(Verdict)
-_EVIDENCE: Final = TypeAdapter(Evidence)
 
 
 class LinkClosedError(ConnectionError):
     """The other side is gone."""
+
+
+class NonsenseError(ValueError):
+    """The other side said something that cannot be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """What an eye tells about itself: counts since it last did, pictures per second, memory, remarks for a person."""
+
+    counts: dict[str, NonNegativeInt]
+    fps: FiniteFloat
+    rss_bytes: NonNegativeInt
+    remarks: list[str]
 
 
 class Link:
@@ -55,7 +67,7 @@ class Link:
             raise LinkClosedError(str(error)) from error
 
     def receive(self, timeout_s: float | None) -> dict[str, Any] | None:
-        """The next message, or None when none came in time; raises LinkClosedError, and ValueError for nonsense."""
+        """The next message, or None when none came in time; raises LinkClosedError and NonsenseError."""
         try:
             self._socket.settimeout(timeout_s)
             packet = self._socket.recv(_LARGEST)
@@ -65,9 +77,12 @@ class Link:
             raise LinkClosedError(str(error)) from error
         if not packet:
             raise LinkClosedError("closed")
-        message = json.loads(packet)
+        try:
+            message = json.loads(packet)
+        except (ValueError, RecursionError) as error:
+            raise NonsenseError(str(error)) from error
         if not isinstance(message, dict) or not isinstance(message.get("say"), str):
-            raise ValueError("not a message")
+            raise NonsenseError("not a message")
         return message
 
     def finish(self) -> None:
@@ -86,26 +101,46 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def packed(noun: Verdict | Evidence) -> dict[str, object]:
+_VERDICT: Final = TypeAdapter(Verdict)
+_EVIDENCE: Final = TypeAdapter(Evidence)
+_ALIVE: Final = TypeAdapter(Alive)
+
+
+def packed(noun: Verdict | Evidence | Alive) -> dict[str, object]:
     """As it travels."""
     return asdict(noun)
 
 
 def verdict_from(fields: object, camera: str) -> Verdict:
-    """A verdict of that camera; raises ValueError for anything else."""
-    verdict = _VERDICT.validate_python(fields)
+    """A verdict of that camera; raises NonsenseError for anything else."""
+    verdict = _fitting(_VERDICT, fields)
     numbers = (verdict.score, verdict.threshold, verdict.latency_ms)
     if verdict.subject != camera or verdict.label not in LABELS:
-        raise ValueError(f"{verdict.label!r} of {verdict.subject!r} from the eye of {camera!r}")
+        raise NonsenseError(f"{verdict.label!r} of {verdict.subject!r} from the eye of {camera!r}")
     if not all(isfinite(number) for number in numbers if number is not None):
-        raise ValueError("a number that is none")
+        raise NonsenseError("a number that is none")
     return verdict
 
 
 def evidence_from(fields: object, camera: str, folder: str) -> Evidence:
-    """Evidence of that camera whose file lies in ``folder``; raises ValueError for anything else."""
-    evidence = _EVIDENCE.validate_python(fields)
+    """Evidence of that camera whose file lies in ``folder``; raises NonsenseError for anything else."""
+    evidence = _fitting(_EVIDENCE, fields)
     plain = evidence.id.replace("-", "").replace("_", "").isalnum()
     if evidence.camera != camera or not plain or evidence.path != f"{folder}/{evidence.id}.jpg":
-        raise ValueError(f"evidence {evidence.path!r} from the eye of {camera!r}")
+        raise NonsenseError(f"evidence {evidence.path!r} from the eye of {camera!r}")
     return evidence
+
+
+def alive_from(fields: object) -> Alive:
+    """Raises NonsenseError for anything else."""
+    return _fitting(_ALIVE, fields)
+
+
+_Noun = TypeVar("_Noun")
+
+
+def _fitting(kind: TypeAdapter[_Noun], fields: object) -> _Noun:
+    try:
+        return kind.validate_python(fields)
+    except ValidationError as error:
+        raise NonsenseError(str(error)) from error

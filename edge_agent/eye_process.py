@@ -35,15 +35,16 @@ from edge_agent.clock import NS, Clock, SystemClock
 from edge_agent.contracts import Camera, Frame, Judge
 from edge_agent.errors import EdgeAgentError, PictureError
 from edge_agent.evidence import EvidenceFolder, Keeper
-from edge_agent.eye_link import LABELS, Link, LinkClosedError, packed
+from edge_agent.eye_link import LABELS, Alive, Link, LinkClosedError, NonsenseError, packed
 from edge_agent.grabber import Grabber, Shot
 from edge_agent.schedule import Periodic
 from edge_agent.settings import CameraSection
-from edge_agent.vocabulary import FROZEN, JUDGE_FAILED, NOT_INSPECTED, Judgement, Verdict
+from edge_agent.vocabulary import FROZEN, JUDGE_FAILED, NOT_INSPECTED, Evidence, Judgement, Verdict
 
 _PR_SET_PDEATHSIG: Final = 1
 _OOM_SCORE = "500"  # when memory runs out, an eye goes before the agent
 _NAP_S = 0.5
+_DETAILS = 16_384  # bytes
 _BROKEN = 70  # exit status: a mistake of ours, not of the camera
 
 
@@ -85,7 +86,7 @@ class Eye:
                 said = judge.judge(self._gate.region(image))
                 _check(said)
             except Exception as error:  # whatever a model runtime throws: the next judge decides, never "good"
-                failures.append(f"{judge.decided_by}: {type(error).__name__}: {error}")
+                failures.append(f"{judge.decided_by}: {type(error).__name__}: {error}"[:300])
                 continue
             return Verdict(
                 self._name,
@@ -123,7 +124,8 @@ def _check(said: Judgement) -> None:
     """Raises for what cannot be a judgement, or cannot be told."""
     if said.label not in LABELS or not isfinite(said.score) or not isfinite(said.threshold):
         raise ValueError(f"label {said.label!r}, score {said.score!r}, threshold {said.threshold!r}")
-    json.dumps(said.details, allow_nan=False)
+    if len(json.dumps(said.details, allow_nan=False)) > _DETAILS:
+        raise ValueError("too many details")
 
 
 class Report:
@@ -149,6 +151,11 @@ class Report:
         self._lost += 1
         self._why_lost = why
 
+    def keep(self, evidence: Evidence) -> None:
+        """A picture is complete."""
+        self._why_lost = ""
+        self._link.send("evidence", evidence=packed(evidence))
+
     def beat(self) -> None:
         """To be called often."""
         now_ns = self._clock.mono_ns()
@@ -166,8 +173,8 @@ class Report:
         fps = round(counts["grabbed"] / ((now_ns - self._last_ns) / NS), 2)
         lost = [f"evidence is lost: {self._why_lost}"] if self._why_lost else []
         remarks = [*self.standing, *self._grabber.remarks, *lost]
-        self._last_ns, self._progress, self._said, self._why_lost = now_ns, self._grabber.progress, totals, ""
-        self._link.send("alive", counts=counts, fps=fps, rss_bytes=_rss_bytes(), remarks=remarks)
+        self._last_ns, self._progress, self._said = now_ns, self._grabber.progress, totals
+        self._link.send("alive", alive=packed(Alive(counts, fps, _rss_bytes(), [remark[:300] for remark in remarks])))
 
 
 def _rss_bytes() -> int:
@@ -187,14 +194,7 @@ def _live(link: Link, order: dict[str, Any]) -> None:
     folder = EvidenceFolder(Path(order["evidence"]), settings.evidence)
     grabber = Grabber(camera, min(1.0, settings.every), clock, stop, link.send)
     report = Report(link, grabber, folder, clock, min(1.0, settings.deadline / 3))
-    keeper = Keeper(
-        name,
-        settings.evidence,
-        folder,
-        opencv.encode_jpeg,
-        lambda evidence: link.send("evidence", evidence=packed(evidence)),
-        report.lose,
-    )
+    keeper = Keeper(name, settings.evidence, folder, opencv.encode_jpeg, report.keep, report.lose)
     judges = _judges(order["judges"], report.standing)
     keeper.start()
     threading.Thread(target=grabber.run, name="grab", daemon=True).start()
@@ -247,7 +247,7 @@ def _listen(link: Link, stop: threading.Event) -> None:
     try:
         while True:
             link.receive(None)
-    except (LinkClosedError, ValueError):
+    except (LinkClosedError, NonsenseError):
         stop.set()
 
 

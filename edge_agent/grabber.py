@@ -97,7 +97,7 @@ class Grabber:
                     self._once()
             except CameraError as error:
                 self.slot.clear()
-                self._tell("fault", reason=error.reason, hint=error.hint, why=str(error))
+                self._tell("fault", reason=error.reason, hint=error.hint, why=str(error)[:500])
             finally:
                 self._camera.close()
             if self._works:

@@ -48,7 +48,7 @@ class V4l2:
             raise CameraError(NOTHING_THERE, "this OpenCV was built without V4L2", hint="install the one from PyPI")
         source = self._settings.source
         _claim(source)
-        self._capture = opencv.Capture(source, "v4l2", self._settings.deadline * _PATIENCE)
+        self._capture = opencv.Capture(source, "v4l2", *_patience(self._settings))
         self._configure(self._capture)
 
     def _configure(self, capture: opencv.Capture) -> None:
@@ -143,9 +143,9 @@ class Rtsp:
             password = first_line(self._settings.password_file)
             login = f"{quote(self._settings.user, safe='')}:{quote(password, safe='')}"
             address = address._replace(netloc=f"{login}@{address.netloc}")
-        patience_s = self._settings.deadline * _PATIENCE
+        over_tcp = {"rtsp_transport": "tcp"}
         try:
-            self._capture = opencv.Capture(urlunsplit(address), "ffmpeg", patience_s, {"rtsp_transport": "tcp"})
+            self._capture = opencv.Capture(urlunsplit(address), "ffmpeg", *_patience(self._settings), over_tcp)
         except CameraError as error:
             hint = "check the address, user and password_file, and whether another viewer shows it"
             raise CameraError(error.reason, f"{self._settings.source} gives no video", hint=hint) from None
@@ -155,7 +155,7 @@ class Rtsp:
         picture = _opened(self._capture).read()
         at = self._clock.stamp()
         # After its timeout OpenCV empties the decoder: those pictures are old, whatever it says.
-        is_late = at.mono_ns - began_ns >= self._settings.deadline * _PATIENCE * 0.95 * NS
+        is_late = at.mono_ns - began_ns >= _patience(self._settings)[1] * 0.95 * NS
         if picture is None or is_late:
             raise CameraError(TIMEOUT, f"{self._settings.source} sends nothing any more")
         return Frame(at, image=picture)
@@ -207,7 +207,7 @@ class VideoFile:
                 raise CameraError(NOTHING_THERE, f"no file {path}")
             # A playlist must not make us open anything else.
             only_files = {"protocol_whitelist": "file"}
-            self._capture = opencv.Capture(str(path), "ffmpeg", self._settings.deadline * _PATIENCE, only_files)
+            self._capture = opencv.Capture(str(path), "ffmpeg", *_patience(self._settings), only_files)
 
     def grab(self) -> Frame | None:
         if self._is_over:
@@ -252,6 +252,11 @@ def first_line(path: Path | None) -> str:
     except OSError as error:
         raise CameraError(PERMISSION, f"cannot read {path}: {error.strerror}") from error
     return lines[0] if lines else ""
+
+
+def _patience(settings: CameraSection) -> tuple[float, float]:
+    """Seconds for opening and for reading."""
+    return settings.open_deadline * _PATIENCE, settings.deadline * _PATIENCE
 
 
 def _opened(capture: opencv.Capture | None) -> opencv.Capture:

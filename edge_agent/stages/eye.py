@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from edge_agent.child import Child
 from edge_agent.clock import NS, Clock
-from edge_agent.eye_link import LinkClosedError, evidence_from, verdict_from
+from edge_agent.eye_link import Alive, LinkClosedError, NonsenseError, alive_from, evidence_from, verdict_from
 from edge_agent.health import Health
 from edge_agent.schedule import Backoff
 from edge_agent.settings import CameraSection
@@ -125,9 +125,9 @@ class Eye:
         except LinkClosedError:
             self._complain(CRASHED, f"its process {life.child.how_it_ended()}; it is started again")
             return False
-        except ValueError as error:
+        except NonsenseError as error:
             self._health.count(f"{self._source}.nonsense")
-            self._complain(CRASHED, f"its process said something impossible: {error}")
+            self._complain(CRASHED, f"its process said something impossible: {error}"[:500])
             return False
         finally:
             if not life.child.end():
@@ -150,11 +150,11 @@ class Eye:
     # --- what it says
 
     def _hear(self, life: _Life, message: Mapping[str, Any]) -> None:
-        """Raises ValueError for what no eye says."""
+        """Raises NonsenseError for what no eye says."""
         life.heard_ns = self._clock.mono_ns()
         say = message["say"]
         if say == "alive":
-            self._count(life, message)
+            self._count(life, alive_from(message.get("alive")))
         elif say == "verdict":
             life.allowed_s = self._settings.deadline
             self._judged(verdict_from(message.get("verdict"), self._name))
@@ -165,20 +165,17 @@ class Eye:
         elif say == "opening":
             life.allowed_s = self._settings.open_deadline
         elif say != "open":
-            raise ValueError(f"what is {say!r}?")
+            raise NonsenseError(f"what is {say!r}?")
 
-    def _count(self, life: _Life, message: Mapping[str, Any]) -> None:
-        counts = message.get("counts")
-        if not isinstance(counts, dict):
-            raise ValueError("no counts")
+    def _count(self, life: _Life, alive: Alive) -> None:
         for name in _COUNTS:
-            if number := int(counts.get(name, 0)):
+            if number := alive.counts.get(name, 0):
                 self._health.count(f"{self._source}.{name}", number)
-        if counts.get("grabbed"):
+        if alive.counts.get("grabbed"):
             life.allowed_s = self._settings.deadline
-        life.rss_bytes = int(message.get("rss_bytes", 0))
-        self.fps = float(message.get("fps", 0.0))
-        remarks = "; ".join(str(remark) for remark in message.get("remarks", ()))[:500]
+        life.rss_bytes = alive.rss_bytes
+        self.fps = alive.fps
+        remarks = "; ".join(alive.remarks)[:500]
         if remarks:
             self._health.fault(f"{self._source}.remarks", remarks)
         else:

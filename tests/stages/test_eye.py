@@ -285,7 +285,9 @@ link.recv(1)
         json.dumps({"say": "dance"}).encode(),
         json.dumps({"say": "verdict", "verdict": {"subject": "cam", "label": "good"}}).encode(),
         json.dumps({"say": "evidence", "evidence": {"camera": "cam", "id": "x", "path": "/etc/shadow"}}).encode(),
-        json.dumps({"say": "alive", "counts": {"grabbed": "many"}}).encode(),
+        json.dumps({"say": "alive", "alive": {"counts": {"grabbed": "many"}}}).encode(),
+        b'{"say": "alive", "alive": {"counts": {}, "fps": Infinity, "rss_bytes": 1, "remarks": []}}',
+        b"[" * 60_000,
     ],
 )
 def test_a_process_that_talks_nonsense_is_ended(watch, tmp_path, monkeypatch, packet):
