@@ -207,6 +207,23 @@ def test_a_whole_line_lives_in_the_sandbox(tmp_path):
     assert "not permitted" not in (tmp_path / "log").read_text()
 
 
+@needs_systemd
+@pytest.mark.parametrize("step", ["ExecStart", "ExecStopPost"])
+def test_the_service_runs_commands_that_there_are(step, tmp_path):
+    """What the unit runs is a command that the product has, understood in the sandbox."""
+    (command,) = sandbox.settings(UNIT)[step]
+    program, *words, option, _config = command.removeprefix("-").split()
+    assert (program, option) == ("/opt/edge-agent/venv/bin/edge-agent", "--config")
+    (tmp_path / "config.yaml").write_text("site: ulsan\nline: press-3\nstate_dir: state\nbuses: {a: {kind: wrong}}\n")
+    done = run(
+        sys.executable, SANDBOX, UNIT, sys.executable, "-m", "edge_agent", *words, option, tmp_path / "config.yaml"
+    )
+    if done.returncode == 77:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 2
+    assert "config.yaml:4: buses.a.kind" in done.stderr
+
+
 # --- the installer
 
 
