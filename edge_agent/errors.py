@@ -93,3 +93,11 @@ class SpoolError(EdgeAgentError, OSError):
     """The database could not take what it was given; the caller still holds it."""
 
     retryable = True
+
+
+class ModelError(EdgeAgentError, ValueError):
+    """A model cannot be used, or gave no trustworthy answer this time."""
+
+
+class BundleError(ModelError):
+    """A model bundle is refused before anything in it may decide."""
