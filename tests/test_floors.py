@@ -58,7 +58,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("edge_agent.config",),
     ("edge_agent.agent", "edge_agent.control", "edge_agent.remote", "edge_agent.eye_process"),
     ("edge_agent.demo.*",),
-    ("edge_agent.inspection.*", "edge_agent.sample", "edge_agent.reference"),
+    ("edge_agent.inspection.*", "edge_agent.sample", "edge_agent.interview", "edge_agent.reference"),
     ("edge_agent.commands.*",),
     ("edge_agent.cli", "edge_agent.__main__"),
 ]
