@@ -33,13 +33,14 @@ _LATER: Final = ("models", "energy", "web")
 Entries = dict[str, dict[str, Any]]
 
 
-def _named(name: str) -> str:
+def named(name: str) -> str:
+    """The name of a site, line or entry, if it is one; raises ValueError."""
     if not _NAME.match(name):
         raise ValueError(f"{name!r} must be made of letters, digits, _ and - (it becomes a topic)")
     return name
 
 
-Name = Annotated[str, AfterValidator(_named)]
+Name = Annotated[str, AfterValidator(named)]
 
 
 class SpoolSettings(Section):
@@ -136,10 +137,11 @@ class Config:
         return [device for device in self.devices.values() if device.bus == bus]
 
 
-def wire_times(bus: BusPlan, wire: Any, devices: Iterable[DevicePlan]) -> list[tuple[str, str, float, int, float]]:
+def wire_times(bus: BusPlan, devices: Iterable[DevicePlan]) -> list[tuple[str, str, float, int, float]]:
     """Device, group, seconds that the line is busy with it at least, requests, period; empty for other wires."""
     if bus.settings.kind not in catalogue.WIRE_TIMES:
         return []
+    wire = bus.kind(bus.name, bus.settings, ManualClock())
     busy = catalogue.load(catalogue.WIRE_TIMES, bus.settings.kind)
     return [
         (device.name, group, busy_s, requests, device.periods[group])
@@ -311,12 +313,12 @@ class _Reader:
                 continue
             plans[name] = DevicePlan(name, bus.name, settings, profile, device.quantities, device.groups)
         for bus in buses.values():
-            self._schedule(bus, wires[bus.name], [plan for plan in plans.values() if plan.bus == bus.name])
+            self._schedule(bus, [plan for plan in plans.values() if plan.bus == bus.name])
         return plans
 
-    def _schedule(self, bus: BusPlan, wire: Any, devices: list[DevicePlan]) -> None:
+    def _schedule(self, bus: BusPlan, devices: list[DevicePlan]) -> None:
         """A line that is asked for more than it can carry would only show skipped readings."""
-        share = sum(busy_s / period_s for _, _, busy_s, _, period_s in wire_times(bus, wire, devices))
+        share = sum(busy_s / period_s for _, _, busy_s, _, period_s in wire_times(bus, devices))
         if share > 1:
             self._document.complain(
                 ("buses", bus.name),

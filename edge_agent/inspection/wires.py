@@ -119,7 +119,7 @@ def _seen(
 def _judge_plan(scene: Scene, bus: BusPlan, times: Times) -> Iterator[Finding]:
     yield from _judge_name(bus)
     plans = scene.config.devices_on(bus.name)
-    shares = _shares(scene, bus, plans, times)
+    shares = _shares(bus, plans, times)
     if not shares:
         return
     what = f"schedule {bus.name}"
@@ -136,11 +136,10 @@ def _judge_plan(scene: Scene, bus: BusPlan, times: Times) -> Iterator[Finding]:
         yield Finding(OK, what, f"{text}; room for {room} more like these" if room else text)
 
 
-def _shares(scene: Scene, bus: BusPlan, plans: list[DevicePlan], times: Times) -> list[tuple[float, float]]:
+def _shares(bus: BusPlan, plans: list[DevicePlan], times: Times) -> list[tuple[float, float]]:
     """Seconds on the wire and period, of every group of every device: measured where it was, else estimated."""
-    wire = bus.kind(bus.name, bus.settings, scene.clock)
     estimates: dict[str, list[tuple[float, float]]] = {}
-    for device, _, busy_s, requests, period_s in wire_times(bus, wire, plans):
+    for device, _, busy_s, requests, period_s in wire_times(bus, plans):
         estimates.setdefault(device, []).append((busy_s + requests * _TURNAROUND_S, period_s))
     shares = []
     for plan in plans:
