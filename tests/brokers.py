@@ -122,6 +122,66 @@ class Ear:
         self._client.loop_stop()
 
 
+class Relay:
+    """A cable between the agent and its broker: it can be cut, and it can go dead without a word."""
+
+    def __init__(self, port: int) -> None:
+        self._target = ("127.0.0.1", port)
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = self._server.getsockname()[1]
+        self.url = f"mqtt://127.0.0.1:{self.port}"
+        self._open = threading.Event()
+        self._open.set()
+        self._alive = threading.Event()  # cleared: everything is swallowed
+        self._alive.set()
+        self._ends: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Every connection is reset, and new ones at once after they began."""
+        self._open.clear()
+        for end in self._ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def mend(self) -> None:
+        self._open.set()
+        self._alive.set()
+
+    def go_dead(self) -> None:
+        """Connections stay, bytes do not pass: a pulled cable behind a switch."""
+        self._alive.clear()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._server.accept()
+                if not self._open.is_set():
+                    near.close()
+                    continue
+                far = socket.create_connection(self._target, 5)
+                self._ends += [near, far]
+                for source, target in ((near, far), (far, near)):
+                    threading.Thread(target=self._pump, args=(source, target), daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if self._alive.is_set():
+                    target.sendall(data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self.cut()
+
+
 # --- a broker that does as it is told
 
 
