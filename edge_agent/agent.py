@@ -144,9 +144,7 @@ class Agent:
         ]
         self._stop_parts(changed, STOP_DEADLINE_S)
         for device in config.devices.values():
-            self._digits[device.name] = {
-                name: decimals(q.unit) for name, q in device.profile.quantities.items() if q.unit
-            }
+            self._digits[device.name] = {name: decimals(q.unit) for name, q in device.quantities.items() if q.unit}
         # Alarms before what they watch; the publisher first of all, so that it connects meanwhile.
         for name in sorted(changed, key=_starting_order):
             if name in wanted:
@@ -277,7 +275,7 @@ class Agent:
             plan.name: {
                 "profile": plan.settings.profile,
                 "state": "offline" if {f"device.{plan.name}", f"bus.{plan.bus}"} & faults.keys() else "online",
-                "quantities": {name: quantity.unit for name, quantity in plan.profile.quantities.items()},
+                "quantities": {name: quantity.unit for name, quantity in plan.quantities.items()},
             }
             for plan in self.config.devices.values()
         }
