@@ -10,7 +10,8 @@ from typing import Final
 import typer
 
 from edge_agent import logs  # noqa: F401 - first: it keeps rich out of structlog
-from edge_agent.errors import ConfigError, EdgeAgentError
+from edge_agent.errors import ConfigError, EdgeAgentError, Problem
+from edge_agent.vocabulary import nearest
 
 # Exit codes that others depend on.
 GOOD: Final = 0
@@ -36,7 +37,10 @@ VERBS: Final = {
 
 
 def build(verb: str | None = None) -> typer.Typer:
-    """The application with one verb, or with all of them for the overview."""
+    """The application with one verb, or with all of them for the overview; raises ConfigError for an unknown one."""
+    if verb is not None and verb not in VERBS:
+        message = f"edge-agent has no verb {verb!r}{nearest(verb, VERBS)}; it has {', '.join(VERBS)}"
+        raise ConfigError([Problem(0, "", message)])
     app = typer.Typer(
         name="edge-agent",
         help="One daemon per production line: meters, climate, cameras and alarms, kept and sent.",
@@ -59,7 +63,7 @@ def build(verb: str | None = None) -> typer.Typer:
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    verb = arguments[0] if arguments and arguments[0] in VERBS else None
+    verb = arguments[0] if arguments and not arguments[0].startswith("-") else None
     try:
         result = build(verb)(args=arguments, standalone_mode=False, prog_name="edge-agent")
     except ConfigError as error:

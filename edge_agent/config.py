@@ -218,6 +218,7 @@ class _Reader:
         self._units(devices)
         self._ports(buses)
         self._models(cameras)
+        self._lines(outputs)
         alarms, rules = self._alarms(devices)
         if root is None:
             return None
@@ -370,6 +371,18 @@ class _Reader:
                     first = seen.setdefault((key, wire), bus.name)
                     if first != bus.name:
                         self._document.complain(("buses", bus.name, key), f"{wire} is {first} already")
+
+    def _lines(self, outputs: Mapping[str, KindPlan]) -> None:
+        """A GPIO line has one owner."""
+        seen: dict[tuple[object, int], str] = {}
+        for output in outputs.values():
+            settings = output.settings
+            for key in ("red", "amber", "green", "buzzer", "acknowledge", "line"):
+                line = getattr(settings, key, None)
+                if isinstance(line, int):
+                    first = seen.setdefault((getattr(settings, "chip", None), line), output.name)
+                    if first != output.name:
+                        self._document.complain(("outputs", output.name, key), f"line {line} is {first}'s already")
 
     def _models(self, cameras: Mapping[str, KindPlan]) -> None:
         for camera in cameras.values():

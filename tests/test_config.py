@@ -61,6 +61,10 @@ alarms:
   gone: {when: cabnet is offline}
 alarm: {}
 energy: {}
+outputs:
+  light: {kind: gpio, red: 17, green: 22}
+  siren: {kind: relay, line: 22}
+  lamp: {kind: gpoi}
 """
 # What the messages must say, line by line: path, then words.
 NAMED = [
@@ -90,6 +94,8 @@ NAMED = [
     (29, "alarms.gone.when", "'cabinet'"),
     (30, "alarm", "'alarms'"),
     (31, "energy", "not part of this version"),
+    (34, "outputs.siren.line", "line 22 is light's already"),
+    (35, "outputs.lamp.kind", "'gpio'"),
 ]
 
 
@@ -110,7 +116,7 @@ def test_a_right_config_is_read_with_everything_that_it_names():
 
 
 def test_every_mistake_is_named_at_once():
-    """Twenty-six mistakes: each with file, line, path and the nearest right word, and nothing else is said."""
+    """Twenty-eight mistakes: each with file, line, path and the nearest right word, and nothing else is said."""
     found = problems(MISTAKES)
     for line, path, words in NAMED:
         mine = [problem for problem in found if problem.startswith(f"{FILE}:{line}: {path}: ")]

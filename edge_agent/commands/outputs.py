@@ -11,7 +11,7 @@ from edge_agent.panel import safe_state
 
 def register(app: typer.Typer) -> None:
     outputs = typer.Typer(help="The stack light and relays.", no_args_is_help=True)
-    app.add_typer(outputs, name="outputs")
+    app.add_typer(outputs, name="outputs", epilog="Example: edge-agent outputs safe")
 
     @outputs.callback()
     def _group() -> None:

@@ -82,7 +82,7 @@ def _first_picture(
                     WARN, what, f"a picture, but not good enough to judge: {why}", _hint(str(verdict.reason))
                 )
         for fault in health.faults():
-            return Finding(FAIL, what, fault.reason, fault.hint)
+            return Finding(FAIL, what, f"no picture: {fault.reason}", fault.hint)
     return Finding(FAIL, what, f"no picture within {camera.settings.open_deadline:g} s", "cable, power, address?")
 
 

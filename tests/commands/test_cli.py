@@ -1,0 +1,91 @@
+"""Every verb: help with an example, machine output, exit codes, and never a traceback."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge_agent.cli import VERBS
+from edge_agent.commands.status import buffer
+
+ROOT = Path(__file__).parent.parent.parent
+GROUPS = {"alarms": ("list", "ack", "shelve"), "probe": ("modbus", "i2c")}
+EVERY = [(verb,) for verb in VERBS] + [(verb, part) for verb, parts in GROUPS.items() for part in parts]
+# run and demo show a life, not an answer; version and demo and init need no config.
+NO_JSON = {("run",), ("alarms",)}
+NO_CONFIG = {("demo",), ("version",), ("init",), ("alarms",), ("probe",)}
+
+
+@pytest.mark.parametrize("verb", EVERY, ids=" ".join)
+def test_help_has_an_example(place, verb):
+    """What it does in words, one line to copy, --json for machines, --config for another file."""
+    done = place.call(*verb, "--help", config=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"Example: (sudo )?edge-agent " + " ".join(verb), done.stdout), done.stdout
+    subgroups = verb[0] in VERBS and "Commands:" in done.stdout
+    if verb not in NO_JSON and not subgroups:
+        assert "--json" in done.stdout
+    if verb not in NO_CONFIG and not subgroups:
+        assert "--config" in done.stdout
+
+
+def test_the_overview_names_every_verb(place):
+    """All verbs, each with its sentence."""
+    shown = place.call("--help", config=False).stdout
+    for verb in VERBS:
+        assert re.search(rf"^  {verb} +[A-Z]", shown, re.MULTILINE), verb
+
+
+def test_a_misspelt_verb_names_the_nearest(place):
+    """Exit code 2."""
+    done = place.call("chek", config=False)
+    assert done.returncode == 2
+    assert "did you mean 'check'" in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["check", "status", "run", "export"])
+def test_without_a_config_it_says_how_to_get_one(place, verb):
+    """Exit code 2 and what to type."""
+    place.config.unlink()
+    for arguments in ([verb], [verb, "--config", "no.yaml"]):
+        done = place.call(*arguments, config=False)
+        assert done.returncode == 2
+        assert "edge-agent init" in done.stderr or "No such file" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_option_is_a_usage_error(place):
+    """With the nearest one."""
+    done = place.call("check", "--ofline")
+    assert done.returncode == 2
+    assert "--offline" in done.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(place):
+    """A pipe that closes early: no traceback."""
+    command = f"{sys.executable} -m edge_agent version --json | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert "Traceback" not in done.stderr
+
+
+def test_one_verb_does_not_load_the_others():
+    """Asking for the version costs no tables, no models and no MQTT."""
+    code = "import edge_agent.cli, sys; edge_agent.cli.main(['version', '--json']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert not {"numpy", "cv2", "gpiozero", "smbus2", "amqtt"} & set(done.stdout.split())
+
+
+def test_the_buffer_is_told_in_days():
+    """At the rate since the start: what waits, and how much longer an outage may last."""
+    spool = {"rows": 10, "bytes": 1 << 20, "limit_bytes": 2 << 30, "written_bytes": 3600 * 2600, "volatile": False}
+    spool["oldest"] = "2026-11-20T05:51:02.317Z"
+    assert (
+        buffer(spool, 3600)
+        == "10 rows wait, the oldest since 11-20 05:51:02 UTC; 1.0 MiB of 2.0 GiB; holds 9.6 days more at today's rate"
+    )
+    assert "holds" not in buffer(spool, 30)
+    assert "memory only" in buffer({**spool, "volatile": True}, 3600)
