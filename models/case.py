@@ -1,0 +1,54 @@
+"""One open case per machine, however often the score crosses its threshold.
+
+::
+
+            over for open_after_s                       calm for quiet_s
+    closed ───────────────────────▶ open ───────────────────────────────▶ closed
+                 since = the first moment over, not the moment of opening
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+OPENED: Final = "opened"
+CLOSED: Final = "closed"
+
+
+class Case:
+    """Seconds of any clock that does not step back; pure, no I/O."""
+
+    def __init__(self, open_after_s: float, quiet_s: float) -> None:
+        self._open_after_s = open_after_s
+        self._quiet_s = quiet_s
+        self._over_since_s: float | None = None
+        self._calm_since_s: float | None = None
+        self.since_s: float | None = None
+
+    @property
+    def open(self) -> bool:
+        return self.since_s is not None
+
+    def step(self, over: bool, at_s: float) -> str | None:
+        """One judgement: is it over the threshold? Returns OPENED or CLOSED when that is what it brought, else None."""
+        if over:
+            self._calm_since_s = None
+            if self._over_since_s is None:
+                self._over_since_s = at_s
+            if not self.open and at_s - self._over_since_s >= self._open_after_s:
+                self.since_s = self._over_since_s
+                return OPENED
+            return None
+        self._over_since_s = None
+        if not self.open:
+            return None
+        if self._calm_since_s is None:
+            self._calm_since_s = at_s
+        if at_s - self._calm_since_s < self._quiet_s:
+            return None
+        self.close()
+        return CLOSED
+
+    def close(self) -> None:
+        """A person said that it is over, or that this is the new normal. Harmless when closed."""
+        self.since_s = self._over_since_s = self._calm_since_s = None

@@ -1,0 +1,149 @@
+"""How far each quantity is from where it should be, carried from one moment to the next.
+
+For every quantity and every scale (a pair of time constants):
+
+    fast   exponential mean over a few samples: the noise goes, the change stays
+    slow   the baseline: an exponential mean of ``fast``, which learns only while the quantity is not suspect
+    own    = fast − slow: against its own recent past
+    rest   = own − what the own deviations of the other quantities explain: against the others
+
+A load that rises raises power and current together: ``own`` sees that, ``rest`` does not. Each is divided by its
+limit, the deviation that calibration says is too much, so that 1 is the limit for all of them; above 1 it is
+written as 1 + ln, so that eight bits hold both the limit and large deviations. The subtraction of correlated
+quantities is done here in floating point: in eight bits its result would be mostly rounding.
+
+Nothing looks ahead: a row depends on readings up to its own moment only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import log
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Array = npt.NDArray[np.float64]
+    Mask = npt.NDArray[np.bool_]
+
+OWN: Final = 0
+REST: Final = 1
+LARGEST: Final = 1.0 + log(8.0)  # a row is cut here: eight times the limit
+
+
+class Holding:
+    """Readings of different rates, as a row per moment: the last value of each, unless it is too old.
+
+    ``hold_s``: per quantity, how old its last value may be.
+    """
+
+    def __init__(self, hold_s: Sequence[float]) -> None:
+        self._hold_s = np.asarray(hold_s, float)
+        self._values = np.full(len(hold_s), np.nan)
+        self._taken_s = np.full(len(hold_s), -np.inf)
+
+    def see(self, index: int, value: float, at_s: float) -> None:
+        """A reading came. NaN: it came and had no value, so the last one is not believed any more either."""
+        if at_s >= self._taken_s[index]:  # one that was overtaken tells nothing of now
+            self._values[index] = value
+            self._taken_s[index] = at_s
+
+    def at(self, now_s: float) -> Array:
+        """Shape (Q,): the value of each quantity now, NaN where there is none."""
+        row: Array = np.where(now_s - self._taken_s <= self._hold_s, self._values, np.nan)
+        return row
+
+
+class Deviations:
+    """The state described above. K scales, Q quantities; ``fast_s``, ``slow_s``: time constants of each scale."""
+
+    def __init__(self, count: int, fast_s: Sequence[float], slow_s: Sequence[float]) -> None:
+        self._fast_s = np.asarray(fast_s, float)[:, None]
+        self._slow_s = np.asarray(slow_s, float)[:, None]
+        shape = (len(fast_s), count)
+        self.fast = np.zeros(shape)
+        self.slow = np.zeros(shape)
+        self.seen_s = np.zeros(shape)  # for how long its baseline has been forming
+        self._present_s = np.full(count, -np.inf)
+        self._last_s: float | None = None
+        self._elapsed_s = 0.0
+        self._present = np.zeros(count, bool)
+
+    def advance(self, values: Array, now_s: float) -> Array:
+        """Take the values of this moment (shape (Q,), NaN: absent); returns ``own``, shape (K, Q), NaN where unknown.
+
+        Unknown: absent now, or its baseline has not formed yet.
+        """
+        step_s = max(now_s - self._last_s, 0.0) if self._last_s is not None else 0.0
+        self._last_s, self._elapsed_s = now_s, step_s
+        self._present = np.isfinite(values)
+        with np.errstate(invalid="ignore"):
+            anew = self._present & ~(
+                now_s - self._present_s <= self._slow_s
+            )  # away for longer than the baseline reaches
+        value = np.where(self._present, values, 0.0)
+        self.fast = np.where(anew, value, self.fast)
+        self.slow = np.where(anew, value, self.slow)
+        self.seen_s = np.where(anew, 0.0, self.seen_s + np.where(self._present, step_s, 0.0))
+        self._present_s = np.where(self._present, now_s, self._present_s)
+        follow = np.where(self._present, self._gain(self._fast_s), 0.0)
+        self.fast = self.fast + follow * (value - self.fast)
+        return np.where(self._present & (self.seen_s >= self._slow_s), self.fast - self.slow, np.nan)
+
+    def learn(self, may: Mask | bool = True) -> None:
+        """Let the baselines follow, once per ``advance``. ``may``, shape (Q,): which ones, the unsuspected."""
+        forming = self.seen_s < self._slow_s
+        follow = np.where(self._present & (may | forming), self._gain(self._slow_s), 0.0)
+        self.slow = self.slow + follow * (self.fast - self.slow)
+
+    def accept(self) -> None:
+        """What is now is normal: the baselines go there at once."""
+        self.slow = self.fast.copy()
+
+    def _gain(self, constant_s: Array) -> Array:
+        # While it is young a mean is a plain mean: its first value must not weigh for a whole time constant.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            young = np.where(self.seen_s > 0, self._elapsed_s / self.seen_s, 0.0)
+        gain: Array = np.maximum(1.0 - np.exp(-self._elapsed_s / constant_s), np.minimum(young, 1.0))
+        return gain
+
+    def snapshot(self) -> dict[str, Any]:
+        """The state as plain lists, for the card; ``restore`` takes it back."""
+        return {"fast": self.fast.tolist(), "slow": self.slow.tolist(), "seen_s": self.seen_s.tolist()}
+
+    def restore(self, state: dict[str, Any], now_s: float) -> None:
+        """Go on as if the last ``advance`` had been at ``now_s``."""
+        for name in ("fast", "slow", "seen_s"):
+            array = np.asarray(state[name], float)
+            if array.shape != self.fast.shape or not np.isfinite(array).all():
+                raise ValueError(f"{name} has the shape {array.shape}, not {self.fast.shape}")
+            setattr(self, name, array)
+        self._present_s[:] = now_s
+        self._last_s = now_s
+
+
+def rest(own: Array, explained: Array) -> Array:
+    """``own`` less what the others explain, shape (K, Q); NaN where any that is needed is unknown.
+
+    ``explained``, shape (K, Q, Q): row q has the weights of the others; all zero: nothing explains q.
+    """
+    known = np.isfinite(own)
+    needs = (explained != 0) & ~known[:, None, :]
+    blind = needs.any(axis=2) | ~known
+    others = np.einsum("kij,kj->ki", explained, np.where(known, own, 0.0))
+    return np.where(blind, np.nan, own - others)
+
+
+def rows(own: Array, explained: Array, limits: Array) -> npt.NDArray[np.float32]:
+    """The numbers that the network gets: shape (K · 2 · Q,), scale by scale, own before rest.
+
+    ``limits``, shape (K, 2, Q): 0 leaves a row out. What is left out or unknown is 0: it says nothing.
+    """
+    both = np.stack([own, rest(own, explained)], axis=1)
+    share = np.where((limits > 0) & np.isfinite(both), both, 0.0) / np.where(limits > 0, limits, 1.0)
+    size = np.abs(share)
+    written = np.where(size > 1.0, 1.0 + np.log(np.maximum(size, 1.0)), size)
+    return (np.sign(share) * np.minimum(written, LARGEST)).astype(np.float32).ravel()
