@@ -69,6 +69,11 @@ JUDGES: Final[dict[str, str]] = {
     "dark-spot": "models.dark_spot:DarkSpot",
 }
 
+# What models need done to pictures.
+PICTURES: Final[dict[str, str]] = {
+    "resize": "drivers.opencv:resize",
+}
+
 OUTPUTS: Final[dict[str, str]] = {
     "gpio": "drivers.gpio:StackLight",
     "relay": "drivers.gpio:Relay",
