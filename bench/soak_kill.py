@@ -74,22 +74,26 @@ def soak(minutes: float, seed: int) -> dict[str, object]:
     chance = random.Random(seed)
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     done: dict[str, int] = {}
-    with Mosquitto(folder, "max_queued_messages 0") as broker, Ear(broker.port) as ear, Relay(broker.port) as relay:
-        with Daemon(folder, relay.url) as daemon:
-            oracle = Oracle(ear)
-            oracle.wait_for(5)
-            ends = time.monotonic() + minutes * 60
-            while time.monotonic() < ends:
-                time.sleep(chance.uniform(0, 2))
-                fault = chance.choice(FAULTS)
-                done[fault.__name__] = done.get(fault.__name__, 0) + 1
-                fault(daemon, relay, chance)
-                if chance.random() < 0.8:
-                    oracle.wait_for(5, 90)
-            until(lambda: daemon.waiting() < 20, "the backlog is drained", 120)
-            daemon.end()
-            left = daemon.waiting()
-            found = oracle.judge(daemon.numbered())
+    with (
+        Mosquitto(folder, "max_queued_messages 0") as broker,
+        Ear(broker.port) as ear,
+        Relay(broker.port) as relay,
+        Daemon(folder, relay.url) as daemon,
+    ):
+        oracle = Oracle(ear)
+        oracle.wait_for(5)
+        ends = time.monotonic() + minutes * 60
+        while time.monotonic() < ends:
+            time.sleep(chance.uniform(0, 2))
+            fault = chance.choice(FAULTS)
+            done[fault.__name__] = done.get(fault.__name__, 0) + 1
+            fault(daemon, relay, chance)
+            if chance.random() < 0.8:
+                oracle.wait_for(5, 90)
+        until(lambda: daemon.waiting() < 20, "the backlog is drained", 120)
+        daemon.end()
+        left = daemon.waiting()
+        found = oracle.judge(daemon.numbered())
     return {"seed": seed, "minutes": minutes, "faults": done, "starts": daemon.starts, "left": left, **found}
 
 

@@ -30,7 +30,7 @@ class Why(StrEnum):
 
 _HINTS: Final = {
     Why.AUTH: "check username, password file and the broker's access list",
-    Why.TLS: "check ca_file, and that the name in the config is the name in the broker's certificate",
+    Why.TLS: "check ca_file, that the name here is the one in the broker's certificate, and cert_file if it wants one",
     Why.CLOCK: "this computer's clock is not set yet; it is tried again once it is",
     Why.TAKEN_OVER: "another client uses the same client id; give each line its own",
     Why.NETWORK: "check the address, the cable and that the broker runs",

@@ -108,8 +108,8 @@ class Session:
             raise MqttError(Why.TLS, f"{self.broker.url}: {error}") from error
         except (OSError, ValueError) as error:
             raise MqttError(Why.NETWORK, f"{self.broker.url}: {error}") from error
-        sock: Any = client.socket()
-        self._poll.register(sock, select.POLLIN)
+        if client.socket() is not None:  # it may be gone again already
+            self._poll.register(client.socket(), select.POLLIN)  # type: ignore[arg-type]
         deadline_ns = self._clock.mono_ns() + int(self._credentials.connect_timeout * NS)
         while not self._connected:
             self.step(0.5)
@@ -179,7 +179,9 @@ class Session:
                 client.loop_write()
             client.loop_misc()
         if client.socket() is None:
-            self._end(Why.NETWORK, "connection lost")
+            # With TLS 1.3 a missing client certificate is complained about only after the handshake.
+            early = self.broker.tls and not self._connected
+            self._end(Why.TLS if early else Why.NETWORK, "connection lost")
         if self._ended is not None:
             raise self._ended
         events, self._events = self._events, []
@@ -250,6 +252,8 @@ class Session:
         self._events.append(Message(message.topic, message.payload, message.retain, message.dup, user, expiry))
 
     def _on_disconnect(self, _client: Any, _user: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        if not self._connected:
+            return  # the CONNACK said why, or there was none
         code = reason.value
         self._end(Why.TAKEN_OVER if code == 0x8E else Why.AUTH if code in {0x87, 0x8A} else Why.NETWORK, str(reason))
 
