@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import stat
 import struct
 import zipfile
@@ -69,7 +70,7 @@ def _read_folder(path: Path) -> Files:
 
 
 def _read_file(number: int, name: str, limit: int) -> bytes:
-    with open(number, "rb") as file:
+    with os.fdopen(number, "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise BundleError(f"{name!r} is not a plain file")
         data = file.read(limit + 1)
@@ -141,15 +142,15 @@ def _size(files: Mapping[str, bytes]) -> int:
     return sum(len(content) for content in files.values())
 
 
-def zipped(files: Mapping[str, bytes]) -> bytes:
+def zipped(files: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
     """As one zip; the same files always give the same bytes."""
     _checked(files)
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w", method) as archive:
         for name in sorted(files):
             entry = zipfile.ZipInfo(name, _LONG_AGO)
             entry.external_attr = (stat.S_IFREG | 0o644) << 16
-            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.compress_type = method
             archive.writestr(entry, files[name])
     return buffer.getvalue()
 
@@ -162,19 +163,23 @@ def place(files: Mapping[str, bytes], target: Path) -> None:
     _checked(files)
     fresh = target.with_name(f".{target.name}.{os.getpid()}")
     discard(fresh)
-    fresh.mkdir(mode=0o750)
     owner = target.parent.stat()
-    for name, content in sorted(files.items()):
-        write(fresh / name, content, owner)
-    give(fresh, owner)
-    sync_folder(fresh)
-    fresh.rename(target)
+    try:
+        fresh.mkdir(mode=0o750)
+        for name, content in sorted(files.items()):
+            write(fresh / name, content, owner)
+        give(fresh, owner)
+        sync_folder(fresh)
+        fresh.rename(target)
+    except OSError:
+        discard(fresh)
+        raise
     sync_folder(target.parent)
 
 
 def write(path: Path, content: bytes, owner: os.stat_result, mode: int = 0o640) -> None:
     """A file of that content, on the disk when this returns."""
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode), "wb") as file:  # noqa: PTH123
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode), "wb") as file:
         give(path, owner)
         file.write(content)
         file.flush()
@@ -205,9 +210,5 @@ def sync_folder(path: Path) -> None:
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder of plain files; harmless where there is none."""
-    if not folder.is_dir() or folder.is_symlink():
-        return
-    for path in folder.iterdir():
-        path.unlink()
-    folder.rmdir()
+    """Remove a folder, as far as that is possible; never what a link leads to."""
+    shutil.rmtree(folder, ignore_errors=True)

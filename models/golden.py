@@ -6,7 +6,7 @@ Decisions are compared, not numbers: two runtimes may differ in the last steps o
 ``inputs``      n x …                      pictures (uint8, n x height x width x 3, BGR), or rows (float, n x quantities
                                            in the card's order, NaN: absent)
 ``times``       n, float64                 seconds; rows only
-``labels``      n, text                    what must be decided; empty: any (not enough seen yet, or too close to call)
+``labels``      n, text                    what must be decided; empty: any (too close to call)
 ==============  =========================  ====================================================================
 """
 
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from edge_agent.errors import BundleError, ModelError
+from edge_agent.vocabulary import UNKNOWN
 from models.archive import unzip
 from models.card import Card, RowsInput
 from models.task import Decider, Row
@@ -95,11 +96,10 @@ def check(judge: Decider, card: Card, golden: Golden) -> None:
         zip(cases(card, golden.inputs, golden.times), golden.labels, strict=True)
     ):
         said = judge.judge(given)
-        if expected and (said is None or said.label != expected):
-            found = "nothing" if said is None else f"{said.label} (score {said.score:.4g})"
+        if expected and said.label != expected:
             raise ModelError(
                 f"{judge.decided_by} decides wrongly: golden sample {number + 1} of {len(golden.labels)}"
-                f" is {expected}, it says {found}",
+                f" is {expected}, it says {said.label} (score {said.score:.4g})",
                 hint="the model or this board's runtime is not what the bundle was made with",
             )
 
@@ -112,8 +112,8 @@ def record(judge: Decider, card: Card, inputs: Array, times: Sequence[float] | N
     labels = []
     for given in cases(card, inputs, times):
         said = judge.judge(given)
-        clear = said is not None and abs(said.score - said.threshold) > CLOSE * abs(said.threshold)
-        labels.append(said.label if said is not None and clear else "")
+        clear = said.label == UNKNOWN or abs(said.score - said.threshold) > CLOSE * abs(said.threshold)
+        labels.append(said.label if clear else "")
     arrays: dict[str, Any] = {"inputs": inputs, "labels": np.array(labels, dtype="<U16")}
     if times is not None:
         arrays["times"] = np.asarray(times, dtype="<f8")

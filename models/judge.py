@@ -24,7 +24,7 @@ from models.task import TaskJudge
 
 TASKS: Final = {
     "defect": "models.defect:PictureJudge",
-    "anomaly": "models.anomaly:LineJudge",
+    "anomaly": "models.line:LineJudge",
 }
 """Task of a card → its :class:`models.task.TaskJudge`."""
 
@@ -40,7 +40,7 @@ class Judge:
         self.session = session
         self._kind = kind
         self._parameters = parameters
-        self._task = kind(card, parameters, session)
+        self._task = kind(card, file, parameters, session)
 
     @property
     def decided_by(self) -> str:
@@ -50,13 +50,13 @@ class Judge:
     def model_sha256(self) -> str | None:
         return self.file.sha256
 
-    def judge(self, given: Any) -> Judgement | None:
+    def judge(self, given: Any) -> Judgement:
         """As :meth:`models.task.TaskJudge.judge`."""
         return self._task.judge(given)
 
     def forget(self) -> None:
         """As if nothing had been seen yet."""
-        self._task = self._kind(self.card, self._parameters, self.session)
+        self._task = self._kind(self.card, self.file, self._parameters, self.session)
 
 
 def load(bundle: Bundle, variant: str | None = None, threads: int = 1) -> Judge:

@@ -29,7 +29,6 @@ _INSIDE: Final[dict[str, dict[int, str]]] = {
     "sparse": {1: "tensor", 2: "tensor"},
     "function": {7: "node", 9: "opset", 11: "attribute"},
     "tensor": {},
-    "opset": {},
 }
 _TRAINING: Final = ("model", 20)
 _EXTERNAL_DATA: Final = 13  # of a tensor: where its data is, file by file
@@ -53,24 +52,22 @@ class _Scan:
         """Look at one message; every occurrence of a field counts, as protobuf merges them."""
         if depth > _DEEPEST:
             raise BundleError("is ONNX nested too deeply")
-        inside = _INSIDE[kind]
-        seen: list[tuple[int, int, int]] = []  # varints, and borders of bytes
+        if kind == "opset":
+            self._opset(start, end)
+            return
         for field, first, last in self._fields(start, end):
             if kind == "tensor" and (field == _EXTERNAL_DATA or (field == _DATA_LOCATION and last)):
                 raise BundleError("keeps data of the model in another file", hint="save the model with all data inside")
             if (kind, field) == _TRAINING:
                 raise BundleError("carries training information, which nobody needs who decides")
-            if field in inside:
+            if field in _INSIDE[kind]:
                 if first < 0:
                     raise BundleError("is damaged ONNX: a number where a message belongs")
-                self.message(inside[field], first, last, depth + 1)
-            seen.append((field, first, last)) if kind == "opset" else None
-        if kind == "opset":
-            self._opset(seen)
+                self.message(_INSIDE[kind][field], first, last, depth + 1)
 
-    def _opset(self, fields: list[tuple[int, int, int]]) -> None:
+    def _opset(self, start: int, end: int) -> None:
         domain, version = b"", 0
-        for field, first, last in fields:
+        for field, first, last in self._fields(start, end):
             if field == _OPSET_DOMAIN and first >= 0:
                 domain = self._data[first:last]
             elif field == _OPSET_VERSION and first < 0:
@@ -89,6 +86,8 @@ class _Scan:
                 raise BundleError("is ONNX of too many parts")
             tag, at = self._varint(at, end)
             field, wire = tag >> 3, tag & 7
+            if field == 0 or tag >= 1 << 32:  # protobuf would read only the lower 32 bits
+                raise BundleError("is damaged ONNX: an impossible field")
             if wire == _VARINT:
                 value, at = self._varint(at, end)
                 yield field, -1, value
@@ -99,7 +98,7 @@ class _Scan:
                 size = 4 if wire == _FIXED32 else 8
             else:
                 raise BundleError("is damaged ONNX: an unknown kind of field")
-            if field == 0 or size > end - at:
+            if size > end - at:
                 raise BundleError("is damaged ONNX: it ends too early")
             yield field, at, at + size
             at += size

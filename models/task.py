@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from edge_agent.settings import Section
 from edge_agent.vocabulary import Judgement
-from models.card import Card
+from models.card import Card, ModelFile
 from models.session import Session
 
 
@@ -28,18 +28,18 @@ class TaskJudge(Protocol):
     Parameters: type[Section]
     """What ``parameters`` of the card may say for this task."""
 
-    def __init__(self, card: Card, parameters: Any, session: Session) -> None:
+    def __init__(self, card: Card, file: ModelFile, parameters: Any, session: Session) -> None:
         """Raises BundleError where card, parameters and the session's tensors do not fit together. No I/O.
 
-        ``parameters``: a checked ``Parameters``.
+        ``file``: the variant that the session runs. ``parameters``: a checked ``Parameters``.
         """
         ...
 
-    def judge(self, given: Any) -> Judgement | None:
+    def judge(self, given: Any) -> Judgement:
         """Decide about what the card's input says: a picture (``Frame.image``), or the next :class:`Row`.
 
-        None: it has not seen enough yet, and that is no fault. Raises ModelError where it cannot; whoever asks
-        then asks somebody else. Never a NaN.
+        Label ``unknown``: it has not seen enough yet, which is no fault; the score then means nothing. Raises
+        ModelError where it cannot decide; whoever asks then asks somebody else. Never a NaN.
         """
         ...
 
@@ -55,6 +55,6 @@ class Decider(Protocol):
     @property
     def model_sha256(self) -> str | None: ...
 
-    def judge(self, given: Any) -> Judgement | None:
+    def judge(self, given: Any) -> Judgement:
         """As :meth:`TaskJudge.judge`."""
         ...

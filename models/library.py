@@ -1,0 +1,267 @@
+"""The bundles that are installed on this machine, and which release of each is in use.
+
+::
+
+    state_dir/bundles/pitting/
+        3-77aa…/ 4-1f0c…/   releases as they were verified, complete or not there
+        in-use.json         {"current": "4-1f0c…", "previous": "3-77aa…", …}: decides, and is replaced as a whole
+    state_dir/audit/models.jsonl    what was installed, refused or rolled back, by whom and why, line by line
+
+Whenever the power goes, the old or the new version is in use, never half of one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import Field, ValidationError
+
+from edge_agent.clock import Clock, iso
+from edge_agent.errors import BundleError, EdgeAgentError, ModelError
+from edge_agent.settings import Section
+from models import archive, bundle, keys
+from models.bundle import Bundle
+
+KEEP: Final = 3
+"""Releases that stay on the disk, the current and the previous among them."""
+
+_IN_USE: Final = "in-use.json"
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_RELEASE: Final = re.compile(r"([1-9]\d{0,15})-[0-9a-f]{12}")
+_LARGEST: Final = 64 << 10
+
+Release = Annotated[str, Field(pattern=f"^{_RELEASE.pattern}$")]
+
+
+class InUse(Section):
+    """Which release decides. ``newest``: the highest that ever did; an older one never comes in by itself."""
+
+    current: Release = Field(description="The release that decides.")
+    previous: Release | None = Field(description="The one that decides when the current one cannot.")
+    newest: Release = Field(description="The highest version that was ever in use.")
+    at: str = Field(description="Since when, UTC.")
+    why: str = Field(description="Why it is in use.")
+
+
+def release(of: Bundle) -> str:
+    """``4-1f0c…``: version and content, the name of its folder."""
+    return f"{of.card.version}-{of.sha256[:12]}"
+
+
+def version(of: str | None) -> int:
+    """Of a release; 0 for none."""
+    return int(of.partition("-")[0]) if of else 0
+
+
+class Library:
+    """Safe for several processes: whoever changes something holds a lock. Changes raise EdgeAgentError.
+
+    An EdgeAgentError that is no ModelError: the disk or a permission, not the bundle.
+    """
+
+    def __init__(self, state_dir: Path, clock: Clock, keep: int = KEEP) -> None:
+        self._state_dir = state_dir
+        self._folder = state_dir / "bundles"
+        self._clock = clock
+        self._keep = keep
+
+    # --- what there is
+
+    def names(self) -> list[str]:
+        """Every bundle that is installed."""
+        if not self._folder.is_dir():
+            return []
+        return sorted(path.name for path in self._folder.iterdir() if (path / _IN_USE).is_file())
+
+    def in_use(self, name: str) -> InUse | None:
+        """None where no such bundle is installed. Raises BundleError where its record is damaged."""
+        path = self._home(name) / _IN_USE
+        try:
+            with path.open("rb") as file:
+                return InUse.model_validate_json(file.read(_LARGEST))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as error:
+            raise BundleError(f"{path} cannot be read: {error}", hint=f"install {name} again") from error
+
+    def releases(self, name: str) -> list[str]:
+        """On the disk, newest first."""
+        home = self._home(name)
+        if not home.is_dir():
+            return []
+        found = (path.name for path in home.iterdir() if _RELEASE.fullmatch(path.name))
+        return sorted(found, key=version, reverse=True)
+
+    def path(self, name: str, which: str) -> Path:
+        """The folder of a release."""
+        return self._home(name) / which
+
+    def load(self, name: str, trusted: keys.Keys, *, previous: bool = False) -> Bundle | None:
+        """The verified bundle that is in use (or the one before); None where there is none. Raises BundleError."""
+        found = self.in_use(name)
+        which = found.previous if found and previous else found and found.current
+        if not isinstance(which, str):
+            return None
+        loaded = bundle.load(self.path(name, which), trusted)
+        if loaded.card.name != name or release(loaded) != which:
+            raise BundleError(f"{self.path(name, which)} holds another bundle: {loaded.card.name}, {release(loaded)}")
+        return loaded
+
+    # --- changes
+
+    def install(self, new: Bundle, prove: Callable[[Bundle], object], *, who: str, why: str) -> InUse:
+        """Prove it, place it, switch to it. A refusal is on record too.
+
+        ``prove``: :func:`models.trial.prove`, or what else must hold before it may decide; raises ModelError.
+        """
+        name, card = new.card.name, new.card
+        about = {"version": card.version, "sha256": new.sha256, "key": new.signed_by, "who": who}
+        with self._changing():
+            before, newest = self._before(name)
+            try:
+                _check_newer(new, newest)
+                prove(new)
+            except ModelError as error:
+                self.note("install refused", name, **about, why=str(error))
+                raise
+            self._place(new)
+            was = before.current if before else None
+            again = was == release(new)
+            fresh = InUse(
+                current=release(new),
+                previous=before.previous if before and again else was,
+                newest=release(new),
+                at=self._now(),
+                why=why,
+            )
+            self._switch(name, fresh)
+            self.note("install", name, **about, before=was, why=why)
+            self._forget_old(name, fresh)
+        return fresh
+
+    def rollback(self, name: str, *, who: str, why: str) -> InUse:
+        """Back to the previous release; the one that is left stays on the disk but decides nothing more."""
+        with self._changing():
+            before = self.in_use(name)
+            if before is None or before.previous is None:
+                raise BundleError(f"{name} has no previous release" if before else f"no bundle {name!r} is installed")
+            older = [each for each in self.releases(name) if version(each) < version(before.previous)]
+            fresh = InUse(
+                current=before.previous,
+                previous=older[0] if older else None,
+                newest=before.newest,
+                at=self._now(),
+                why=why,
+            )
+            self._switch(name, fresh)
+            self.note("rollback", name, who=who, before=before.current, current=fresh.current, why=why)
+        return fresh
+
+    def note(self, what: str, name: str, **more: object) -> None:
+        """A line of the audit record. Raises OSError."""
+        folder = self._state_dir / "audit"
+        self._make(folder)
+        line = json.dumps({"at": self._now(), "what": what, "bundle": name, **more}, ensure_ascii=False)
+        path = folder / "models.jsonl"
+        number = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        with os.fdopen(number, "r+b", buffering=0) as file:
+            archive.give(path, folder.stat())
+            size = os.fstat(number).st_size
+            torn = bool(size) and os.pread(number, 1, size - 1) != b"\n"  # a line that the power cut off
+            file.write((b"\n" if torn else b"") + line.encode() + b"\n")
+            os.fsync(number)
+
+    # --- inside
+
+    def _home(self, name: str) -> Path:
+        if not _NAME.fullmatch(name):
+            raise BundleError(f"{name!r} is no name of a bundle")
+        return self._folder / name
+
+    def _before(self, name: str) -> tuple[InUse | None, str | None]:
+        """What is in use, and the newest that ever was. A damaged record is mended by installing again."""
+        try:
+            found = self.in_use(name)
+        except BundleError:
+            return None, next(iter(self.releases(name)), None)
+        return found, found.newest if found else None
+
+    def _place(self, new: Bundle) -> None:
+        home, path = self._home(new.card.name), self.path(new.card.name, release(new))
+        self._make(home)
+        for left in home.glob(".*"):  # by an install that was interrupted
+            if left.is_dir():
+                archive.discard(left)
+            else:
+                left.unlink()
+        if path.exists():
+            if _is_whole(path, new):
+                return
+            self._remove(path)
+        archive.place(new.files, path)
+
+    def _switch(self, name: str, fresh: InUse) -> None:
+        archive.replace(self._home(name) / _IN_USE, fresh.model_dump_json(indent=1).encode() + b"\n")
+
+    def _forget_old(self, name: str, now: InUse) -> None:
+        wanted = {now.current, now.previous} - {None}
+        spare = [each for each in self.releases(name) if each not in wanted]
+        for which in spare[max(0, self._keep - len(wanted)) :]:
+            self._remove(self.path(name, which))
+
+    def _remove(self, path: Path) -> None:
+        gone = path.with_name(f".{path.name}.gone")
+        archive.discard(gone)
+        path.rename(gone)  # first out of sight: a half of it must never be found
+        archive.discard(gone)
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        try:
+            self._make(self._folder)
+            path = self._folder / ".lock"
+            with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640), "r+b", buffering=0) as file:
+                archive.give(path, self._folder.stat())
+                fcntl.flock(file, fcntl.LOCK_EX)
+                yield
+        except OSError as error:
+            what = f"cannot change {error.filename or self._folder}: {error.strerror}"
+            raise EdgeAgentError(what, hint="as root, or as the user that the daemon runs as") from error
+
+    def _make(self, folder: Path) -> None:
+        if not folder.is_dir():
+            self._make(folder.parent)
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                folder.mkdir(mode=0o750)
+            archive.give(folder, folder.parent.stat())
+            archive.sync_folder(folder.parent)
+
+    def _now(self) -> str:
+        return iso(self._clock.stamp().wall_ms)
+
+
+def _check_newer(new: Bundle, newest: str | None) -> None:
+    card = new.card
+    if new.signed_by is None:
+        raise BundleError(f"{card.name} is not signed by anybody who is trusted here")
+    if card.version < version(newest):
+        raise BundleError(
+            f"{card.name}@{card.version} is older than version {version(newest)}, which was in use before",
+            hint=f"`edge-agent models rollback {card.name}` goes back on purpose",
+        )
+    if card.version == version(newest) and release(new) != newest:
+        raise BundleError(f"another {card.name}@{card.version} was in use before", hint="a change needs a new version")
+
+
+def _is_whole(path: Path, new: Bundle) -> bool:
+    try:
+        return archive.read(path) == new.files
+    except BundleError:
+        return False

@@ -1,0 +1,32 @@
+"""The task ``anomaly`` as the machinery asks for it: rows go to the line's detector."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edge_agent.errors import BundleError
+from edge_agent.vocabulary import Judgement
+from models import anomaly
+from models.card import Card, ModelFile, RowsInput
+from models.session import Session
+from models.task import Row
+
+
+class LineJudge:
+    """See :class:`models.task.TaskJudge`. ``detector``: for who wants to resume it or to accept a new normal."""
+
+    Parameters = anomaly.Parameters
+
+    def __init__(self, card: Card, file: ModelFile, parameters: anomaly.Parameters, session: Session) -> None:
+        if not isinstance(card.input, RowsInput) or card.threshold is None:
+            raise BundleError("a card for anomalies needs an input of the kind rows, and a threshold")
+        try:
+            self.detector = anomaly.LineDetector(card.input.quantities, parameters, card.threshold.value, session)
+        except ValueError as error:
+            raise BundleError(f"{file.name} does not fit its card: {error}") from error
+
+    def judge(self, given: Any) -> Judgement:
+        row: Row = given
+        for quantity, value in row.values.items():
+            self.detector.see(quantity, value, row.time_s)
+        return self.detector.judge(row.time_s)
