@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.cli import main
 from edge_agent.config import load
 
 ROOT = Path(__file__).parent.parent.parent
@@ -69,11 +70,11 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("chosen", [*itertools.combinations(OPTIONS, 2), tuple(set(OPTIONS) - {"gateway"}), ()])
-def test_any_choice_of_options_passes(place, init, chosen):
+def test_any_choice_of_options_passes(tmp_path, chosen):
     """Without a question: --defaults and what is given."""
-    done = init("--defaults", *(word for name in chosen for word in OPTIONS[name]))
-    assert done.returncode == 0, done.stderr
-    config = load(place.config)
+    words = [word for name in chosen for word in OPTIONS[name]]
+    assert main(["init", "--defaults", "--output", str(tmp_path / "config.yaml"), *words]) == 0
+    config = load(tmp_path / "config.yaml")
     assert ("main-meter" in config.devices) == bool({"meter", "gateway"} & set(chosen))
 
 
