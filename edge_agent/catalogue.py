@@ -71,6 +71,8 @@ JUDGES: Final[dict[str, str]] = {
 
 # What models need done to pictures.
 PICTURES: Final[dict[str, str]] = {
+    "decode": "drivers.opencv:decode",
+    "encode": "drivers.opencv:encode_jpeg",
     "resize": "drivers.opencv:resize",
 }
 
