@@ -100,7 +100,9 @@ def _build(key: str, file: ProfileFile) -> MeterProfile:
     known = dict(QUANTITIES)
     for name, row in file.quantities.items():
         low, high = row.range or (None, None)
-        known[name] = Quantity(name, row.unit, low, high, row.kind)
+        read = file.registers.get(name)
+        digits = _FLOAT32_DIGITS if read is not None and read.type == "f32" else None
+        known[name] = Quantity(name, row.unit, low, high, row.kind, digits=digits)
     quantities = {name: known[name] for name in file.registers}
     return MeterProfile(
         key=key,
@@ -114,6 +116,7 @@ def _build(key: str, file: ProfileFile) -> MeterProfile:
     )
 
 
+_FLOAT32_DIGITS: Final = 9  # with so many every float32 can be told from its neighbours
 _AS_WRITTEN: Final = (
     *("name", "vendor", "source", "confidence", "verified", "notes"),
     *("max_registers", "align", "holes", "bridge", "groups", "discover"),

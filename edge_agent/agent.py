@@ -23,7 +23,7 @@ from edge_agent.config import BusPlan, Config
 from edge_agent.errors import EdgeAgentError
 from edge_agent.flight import MqttSettings
 from edge_agent.health import Health
-from edge_agent.payload import decimals, stamp_fields
+from edge_agent.payload import number_format, stamp_fields
 from edge_agent.spool import Spool
 from edge_agent.stages.poll import Poll
 from edge_agent.stages.record import Recorder
@@ -63,7 +63,7 @@ class Agent:
         self._parts: dict[str, Part] = {}
         self._stage: Any = None
         self._since = clock.stamp()
-        self._digits: dict[str, dict[str, int]] = {}
+        self._formats: dict[str, dict[str, str]] = {}
         self._faults_seen: object = None
         self._latest: dict[str, Reading] = {}
         settings = config.spool
@@ -81,7 +81,7 @@ class Agent:
             self.health,
             commit_every_s=settings.commit_every,
             history_days=settings.history / 86400,
-            digits=self._digits,
+            formats=self._formats,
         )
         self.publisher: Any = None
         self.on_command: Callable[[str, bytes], dict[str, object] | None] = lambda _name, _payload: None
@@ -144,7 +144,7 @@ class Agent:
         ]
         self._stop_parts(changed, STOP_DEADLINE_S)
         for device in config.devices.values():
-            self._digits[device.name] = {name: decimals(q.unit) for name, q in device.quantities.items() if q.unit}
+            self._formats[device.name] = {name: number_format(q) for name, q in device.quantities.items()}
         # Alarms before what they watch; the publisher first of all, so that it connects meanwhile.
         for name in sorted(changed, key=_starting_order):
             if name in wanted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Final
 
 from edge_agent.vocabulary import Reading
@@ -13,41 +14,60 @@ HistoryRow = tuple[str, int, str]
 """device, minute since 1970 (UTC), JSON ``{quantity: [min, mean, max, last, count]}``."""
 
 
+class _Columns:
+    """Running low, high and total of a fixed set of quantities; what stands in a reading in that order."""
+
+    __slots__ = ("cells", "count", "last", "names")
+
+    def __init__(self, values: Mapping[str, float]) -> None:
+        self.names = tuple(values)
+        self.cells = [[value, value, 0.0] for value in values.values()]
+        self.count = 0
+        self.last = values
+
+    def add(self, values: Mapping[str, float]) -> None:
+        for cell, value in zip(self.cells, values.values(), strict=True):
+            if value < cell[0]:
+                cell[0] = value
+            elif value > cell[1]:
+                cell[1] = value
+            cell[2] += value
+        self.count += 1
+        self.last = values
+
+    def body(self) -> dict[str, list[float]]:
+        return {
+            name: [low, round(total / self.count, 6), high, self.last[name], self.count]
+            for name, (low, high, total) in zip(self.names, self.cells, strict=True)
+        }
+
+
 class MinuteAggregates:
     """The minutes that are still open, one per device."""
 
     def __init__(self) -> None:
-        self._open: dict[str, tuple[int, dict[str, list[float]]]] = {}
+        self._open: dict[str, tuple[int, dict[tuple[str, ...], _Columns]]] = {}
         self._closed: list[HistoryRow] = []
 
     def add(self, reading: Reading) -> None:
         """Count a reading in; its minute is that of its own stamp."""
+        values = reading.values
         minute = reading.at.wall_ms // MINUTE_MS
         current = self._open.get(reading.device)
         if current is None or current[0] != minute:
             if current is not None:
                 self._close(reading.device, *current)
-            current = (minute, {})
-            self._open[reading.device] = current
-        totals = current[1]
-        for name, value in reading.values.items():
-            total = totals.get(name)
-            if total is None:
-                totals[name] = [value, value, value, value, 1]
-                continue
-            if value < total[0]:
-                total[0] = value
-            elif value > total[2]:
-                total[2] = value
-            total[1] += value
-            total[3] = value
-            total[4] += 1
+            current = self._open[reading.device] = (minute, {})
+        if values:
+            names = tuple(values)  # almost always the same ones: what is absent is the exception
+            columns = current[1].pop(names, None) or _Columns(values)
+            columns.add(values)
+            current[1][names] = columns  # the set that came last stands last
 
-    def _close(self, device: str, minute: int, totals: dict[str, list[float]]) -> None:
-        body = {
-            name: [low, round(total / count, 6), high, last, int(count)]
-            for name, (low, total, high, last, count) in totals.items()
-        }
+    def _close(self, device: str, minute: int, parts: Mapping[tuple[str, ...], _Columns]) -> None:
+        body: dict[str, list[float]] = {}
+        for columns in parts.values():
+            _merge(body, columns.body())
         if body:
             self._closed.append((device, minute, json.dumps(body, separators=(",", ":"))))
             del self._closed[:-_CLOSED_MAX]
@@ -78,10 +98,14 @@ class MinuteAggregates:
 def merged(earlier: str, later: str) -> str:
     """Two parts of one minute (a restart, or a clock set back, cut it) as one body."""
     totals = json.loads(earlier)
-    for name, part in json.loads(later).items():
+    _merge(totals, json.loads(later))
+    return json.dumps(totals, separators=(",", ":"))
+
+
+def _merge(totals: dict[str, list[float]], later: Mapping[str, list[float]]) -> None:
+    for name, part in later.items():
         known = totals.get(name)
         totals[name] = part if known is None else _added(known, part)
-    return json.dumps(totals, separators=(",", ":"))
 
 
 def _added(earlier: list[float], later: list[float]) -> list[float]:

@@ -13,35 +13,58 @@ from math import isfinite
 
 from edge_agent.clock import Stamp, iso
 from edge_agent.outbox import ALARM, EVIDENCE, TELEMETRY, VERDICT, Row, Stored
-from edge_agent.vocabulary import NOT_A_NUMBER, AlarmChange, Evidence, Reading, Verdict
+from edge_agent.vocabulary import NOT_A_NUMBER, QUANTITIES, AlarmChange, Evidence, Quantity, Reading, Verdict
 
 # ASCII only: a character is a byte when the spool counts, and no odd file name in a message can be unencodable.
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
-# Decimals that are worth sending: beyond any meter's resolution, short of float32's noise.
-_DECIMALS = {"": 5, "A": 4, "Hz": 4, "°C": 3, "%": 3}
+# Decimals that are worth sending of what the vocabulary knows: beyond any meter's resolution, short of float32's noise.
+_DECIMALS = {"": 5, "A": 4, "Hz": 4}
 _DEFAULT_DECIMALS = 3
 
 
-def decimals(unit: str) -> int:
-    """How many decimals a value in this unit is sent with."""
-    return _DECIMALS.get(unit, _DEFAULT_DECIMALS)
+def number_format(quantity: Quantity) -> str:
+    """How a value of this quantity is written: nothing that its source had is lost."""
+    known = QUANTITIES.get(quantity.name)
+    if known is not None and known.unit == quantity.unit:
+        return f"%.{_DECIMALS.get(quantity.unit, _DEFAULT_DECIMALS)}f"
+    return f"%.{quantity.digits}g" if quantity.digits else "%r"
 
 
-def telemetry_row(reading: Reading, digits: Mapping[str, int]) -> Row:
-    """A reading as a row. ``digits``: decimals by quantity; what is not named is sent as it is."""
-    values = {name: round(value, digits[name]) if name in digits else value for name, value in reading.values.items()}
-    absent = reading.absent
-    try:
-        body = '"values":' + _encode(values)
-    except ValueError:  # NaN and infinity are no JSON, and no values either
-        absent = {**absent, **{name: NOT_A_NUMBER for name, value in values.items() if not isfinite(value)}}
-        body = '"values":' + _encode({name: value for name, value in values.items() if isfinite(value)})
-    if absent:
-        body += ',"absent":' + _encode(absent)
-    if reading.events:
-        body += ',"events":' + _encode(reading.events)
-    return Row(TELEMETRY, "telemetry/" + reading.device, reading.at, body)
+class TelemetryWriter:
+    """Readings as rows. ``formats``: device → quantity → how it is written; ``%r`` if not named.
+
+    A device says the same quantities again and again, so its JSON is a form that is only filled in.
+    """
+
+    def __init__(self, formats: Mapping[str, Mapping[str, str]]) -> None:
+        self._formats = formats
+        self._forms: dict[str, tuple[tuple[str, ...], object, str]] = {}
+
+    def row(self, reading: Reading) -> Row:
+        values = reading.values
+        names, formats = tuple(values), self._formats.get(reading.device, {})
+        form = self._forms.get(reading.device)
+        if form is None or form[0] != names or form[1] is not formats:
+            form = self._forms[reading.device] = (names, formats, _form(names, formats))
+        numbers = tuple(values.values())
+        absent = reading.absent
+        if isfinite(sum(numbers)):
+            body = form[2] % numbers
+        else:  # NaN and infinity are no JSON, and no values either
+            absent = {**absent, **{name: NOT_A_NUMBER for name, value in values.items() if not isfinite(value)}}
+            body = '"values":' + _encode({name: value for name, value in values.items() if isfinite(value)})
+        if absent:
+            body += ',"absent":' + _encode(absent)
+        if reading.events:
+            body += ',"events":' + _encode(reading.events)
+        return Row(TELEMETRY, "telemetry/" + reading.device, reading.at, body)
+
+
+def _form(names: tuple[str, ...], formats: Mapping[str, str]) -> str:
+    """``"values":{"active_power":%.3f,…}``: Python writes a number just as JSON has it."""
+    fields = (_encode(name).replace("%", "%%") + ":" + formats.get(name, "%r") for name in names)
+    return '"values":{' + ",".join(fields) + "}"
 
 
 def verdict_row(verdict: Verdict) -> Row:

@@ -56,6 +56,7 @@ class Quantity(NamedTuple):
 
     ``low``/``high``: outside of it a value is wrong, not unusual. ``None``: no bound.
     ``slew``: the most it may move, in units per second; ``None``: any.
+    ``digits``: significant digits that its source has (9 hold any float32); ``None``: all of them count.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Quantity(NamedTuple):
     high: float | None = None
     kind: str = GAUGE
     slew: float | None = None
+    digits: int | None = None
 
 
 def _phases(name: str, unit: str, low: float, high: float) -> list[Quantity]:

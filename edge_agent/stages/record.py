@@ -22,7 +22,7 @@ from edge_agent.errors import SpoolError
 from edge_agent.health import Health
 from edge_agent.history import MINUTE_MS, HistoryRow, MinuteAggregates
 from edge_agent.outbox import TELEMETRY, Loss, Row, Stored
-from edge_agent.payload import alarm_row, evidence_row, telemetry_row, verdict_row
+from edge_agent.payload import TelemetryWriter, alarm_row, evidence_row, verdict_row
 from edge_agent.spool import Reader, Spool
 from edge_agent.vocabulary import AlarmChange, Evidence, Reading, Verdict
 
@@ -46,7 +46,7 @@ class Recorder:
         *,
         commit_every_s: float,
         history_days: float,
-        digits: Mapping[str, Mapping[str, int]],
+        formats: Mapping[str, Mapping[str, str]],
     ) -> None:
         self.spool = spool
         self.on_kept: Callable[[list[Stored], int], None] = lambda _rows, _generation: None
@@ -54,7 +54,7 @@ class Recorder:
         self._health = health
         self._wait_s = commit_every_s * _COMMIT_MARGIN
         self._history_days = history_days
-        self._digits = digits
+        self._writer = TelemetryWriter(formats)
         self._readings: deque[Reading] = deque()
         self._rows: deque[Row] = deque()
         self._settled: deque[tuple[list[int], int]] = deque()
@@ -143,11 +143,15 @@ class Recorder:
         """One transaction with all that is waiting; on failure everything is still waiting."""
         rows = self._take()
         settled, parked = self._take_done()
-        if not (rows or settled or parked):
+        with self._drop_lock:
+            dropped, self._dropped = self._dropped, 0
+        if not (rows or settled or parked or dropped):
             return
         try:
-            kept = self.spool.append(rows, settled, parked)
+            kept = self.spool.append([*rows, *self._said(dropped)], settled, parked)
         except SpoolError as error:
+            with self._drop_lock:
+                self._dropped += dropped
             self._failed(error, rows, settled, parked)
             return
         self._held = []
@@ -171,25 +175,25 @@ class Recorder:
             self._health.clear("spool.limit")
 
     def _take(self) -> list[Row]:
-        """All that waits, as rows; what was dropped meanwhile as one more."""
+        """All that waits, as rows."""
         rows = list(self._held)
-        digits = self._digits
+        write, count_in = self._writer.row, self._minutes.add
         while self._readings:
             reading = self._readings.popleft()
-            rows.append(telemetry_row(reading, digits.get(reading.device, {})))
-            self._minutes.add(reading)
+            rows.append(write(reading))
+            count_in(reading)
         while self._rows:
             rows.append(self._rows.popleft())
-        with self._drop_lock:
-            dropped, self._dropped = self._dropped, 0
-        if dropped:
-            # They never had a number: an empty range says when, the count says how many.
-            next_seq = self.spool.next_seq
-            rows.append(Loss(self.spool.stream, next_seq, next_seq - 1, dropped, "memory").row(self._clock.stamp()))
-            self._health.fault("record.full", "readings came faster than the disk takes them")
-        else:
-            self._health.clear("record.full")
         return rows
+
+    def _said(self, dropped: int) -> list[Row]:
+        """What was dropped before it had a number: an empty range says when, the count says how many."""
+        if not dropped:
+            self._health.clear("record.full")
+            return []
+        self._health.fault("record.full", "more comes than the disk takes")
+        next_seq = self.spool.next_seq
+        return [Loss(self.spool.stream, next_seq, next_seq - 1, dropped, "memory").row(self._clock.stamp())]
 
     def _take_done(self) -> tuple[list[int], list[tuple[int, str]]]:
         generation = self.spool.generation
@@ -218,6 +222,7 @@ class Recorder:
         if now_ns - self._failing_since_ns > _GIVE_UP_AFTER_S * NS and not self.spool.volatile:
             self.spool.fall_back(error)
             self._failing_since_ns = 0
+            self._disk_tried_ns = now_ns
 
     def _bounded(self, rows: list[Row]) -> list[Row]:
         """Without the oldest telemetry (or, of nothing else, the oldest) beyond what memory may hold."""

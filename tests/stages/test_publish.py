@@ -36,7 +36,7 @@ class Line:
         self.spool = Spool(folder / "spool.db", self.clock, self.health, limit_bytes=1 << 30, durable=False)
         self.spool.open()
         self.recorder = Recorder(
-            self.spool, self.clock, self.health, commit_every_s=1.0, history_days=1, digits={"main": {}}
+            self.spool, self.clock, self.health, commit_every_s=1.0, history_days=1, formats={"main": {}}
         )
         self.commands: list[tuple[str, bytes]] = []
         self.publisher = Publisher(
