@@ -71,8 +71,9 @@ class Listener:
             return  # the past again (retained), or a state message that is not counted
         kind = event.topic.split("/")[3] if event.topic.count("/") >= 3 else ""
         fresh = self.completeness.take(stream, seq, late=bool(fields.get("late")), reading=kind == "telemetry")
-        if fresh and kind == "gap":
-            self.completeness.excuse(str(fields.get("of", stream)), int(fields["from"]), int(fields["to"]))
+        first, last = fields.get("from"), fields.get("to")
+        if fresh and kind == "gap" and isinstance(first, int) and isinstance(last, int):
+            self.completeness.excuse(str(fields.get("of", stream)), first, last)
 
 
 def _fields(event: Message) -> dict[str, Any] | None:
@@ -80,7 +81,7 @@ def _fields(event: Message) -> dict[str, Any] | None:
     if len(levels) > 4 and levels[3] == "evidence":
         user = event.user or (dict(zip(("stream", "seq", "id"), levels[5:8], strict=False)) if len(levels) >= 8 else {})
         # A picture carries no late flag; it never counts as out of order.
-        return {**user, "seq": int(user["seq"]), "late": True} if user.get("seq", "").isdigit() else None
+        return {**user, "seq": int(user["seq"]), "late": True} if user.get("seq", "").isdecimal() else None
     try:
         found = json.loads(event.payload)
     except (ValueError, RecursionError):
