@@ -13,7 +13,7 @@ import typer
 
 from edge_agent import control, logs
 from edge_agent.clock import SystemClock
-from edge_agent.commands.options import ConfigFile, Json, columns, print_json, screen
+from edge_agent.commands.options import ConfigFile, Json, columns, plain, print_json, screen
 from edge_agent.config import find, load
 from edge_agent.errors import ConfigError, EdgeAgentError
 from edge_agent.inspection import eyes, machine, network, wires
@@ -88,8 +88,8 @@ def _look(steps: Iterator[Step], *, quiet: bool) -> list[Finding]:
 def _show(findings: list[Finding]) -> None:
     table = columns("", "what", "found")
     for finding in findings:
-        hint = f"\n[bold]→ {finding.hint}[/]" if finding.hint else ""
-        table.add_row(_MARKS[finding.status], finding.what, finding.detail.replace("[", "\\[") + hint)
+        hint = f"\n[bold]→ {plain(finding.hint)}[/]" if finding.hint else ""
+        table.add_row(_MARKS[finding.status], plain(finding.what), plain(finding.detail) + hint)
     console = screen()
     console.print(table)
     failures = sum(finding.status == FAIL for finding in findings)

@@ -94,6 +94,13 @@ def screen() -> Any:
     return console
 
 
+def plain(text: object) -> str:
+    """Text of others for a table: its brackets mean nothing."""
+    from rich.markup import escape  # noqa: PLC0415 - only people need it
+
+    return escape(str(text))
+
+
 def columns(*names: str) -> Any:
     """A table without lines around it."""
     from rich.table import Table  # noqa: PLC0415 - only people need it

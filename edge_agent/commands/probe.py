@@ -13,7 +13,7 @@ import typer
 
 from edge_agent import catalogue, logs
 from edge_agent.clock import SystemClock
-from edge_agent.commands.options import ConfigFile, Json, columns, print_json, screen, seconds
+from edge_agent.commands.options import ConfigFile, Json, columns, plain, print_json, screen, seconds
 from edge_agent.config import find, load
 from edge_agent.errors import EdgeAgentError, WireError
 from edge_agent.sample import flow
@@ -266,9 +266,8 @@ def _report(found: list[tuple[_Try, dict[str, Any]]], failures: list[WireError],
     table = columns("bus", "at", "profile", "because")
     for one, each in found:
         others = f" (or {', '.join(each['others'])})" if each["others"] else ""
-        table.add_row(
-            _words(one), str(each.get("unit", each.get("address"))), (each["profile"] or "?") + others, each["evidence"]
-        )
+        place, profile = each.get("unit", each.get("address")), (each["profile"] or "?") + others
+        table.add_row(*(plain(cell) for cell in (_words(one), place, profile, each["evidence"])))
     screen().print(table)
     if lines:
         print(f"\n{lines}")

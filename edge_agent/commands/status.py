@@ -7,7 +7,7 @@ from typing import Any
 import typer
 
 from edge_agent import readable
-from edge_agent.commands.options import ConfigFile, Json, ask, columns, print_json, screen
+from edge_agent.commands.options import ConfigFile, Json, ask, columns, plain, print_json, screen
 from edge_agent.lamps import NORMAL
 
 _COLOURS = {"online": "green", "offline": "red", "absent": "yellow"}
@@ -32,7 +32,7 @@ def show(answer: dict[str, Any]) -> None:
     uptime = readable.span(answer["uptime_s"])
     clock = "clock synced" if answer["clock"] == "synced" else "[yellow]clock not synced[/]: rows are marked"
     console.print(f"[bold]{answer['line']}[/]   edge-agent {answer['version']}, running for {uptime}, {clock}")
-    console.print(f"broker   {answer['broker'] or '[yellow]not connected[/]'}")
+    console.print(f"broker   {plain(answer['broker']) if answer['broker'] else '[yellow]not connected[/]'}")
     console.print(f"buffer   {buffer(answer['spool'], answer['uptime_s'])}")
     buses = [f"{name} {bus['utilisation']:.0%} busy" for name, bus in answer["buses"].items()]
     if buses:
@@ -68,7 +68,7 @@ def alarm_table(alarms: list[dict[str, Any]]) -> Any:
         if alarm.get("shelved_s"):
             state += f" for {readable.span(alarm['shelved_s'])} more"
         cause = alarm["cause"] if alarm["state"] != NORMAL else alarm["when"]
-        table.add_row(alarm["alarm"], alarm["severity"], state, _time(alarm["since"]), cause)
+        table.add_row(alarm["alarm"], alarm["severity"], state, _time(alarm["since"]), plain(cause))
     return table
 
 
@@ -87,7 +87,7 @@ def _devices(devices: dict[str, Any], faults: dict[str, Any]) -> Any:
             name,
             f"[{_COLOURS[state]}]{shown}[/]",
             _time(device.get("at")),
-            values or "nothing yet",
+            plain(values or "nothing yet"),
             f"{latency[0]:.0f} ms" if latency else "",
             _failed(stats) if stats else "",
         )
@@ -104,7 +104,7 @@ def _faults(faults: list[dict[str, Any]]) -> Any:
     table = columns("fault", "since", "what, and what to do")
     for fault in faults:
         hint = f" → {fault['hint']}" if fault["hint"] and fault["hint"] not in fault["reason"] else ""
-        table.add_row(f"[red]{fault['source']}[/]", _time(fault["since"]), fault["reason"] + hint)
+        table.add_row(f"[red]{fault['source']}[/]", _time(fault["since"]), plain(fault["reason"] + hint))
     return table
 
 

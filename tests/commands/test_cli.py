@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.cli import VERBS, main
-from edge_agent.commands.status import buffer
+from edge_agent.commands.status import buffer, show
 
 ROOT = Path(__file__).parent.parent.parent
 GROUPS = {"alarms": ("list", "ack", "shelve"), "probe": ("modbus", "i2c")}
@@ -89,3 +89,25 @@ def test_the_buffer_is_told_in_days():
     )
     assert "holds" not in buffer(spool, 30)
     assert "memory only" in buffer({**spool, "volatile": True}, 3600)
+
+
+def test_brackets_of_others_are_shown_and_not_obeyed(capsys):
+    """An error that speaks of [a, b] or [/dev/x] stands there as it is."""
+    answer = {
+        "line": "a/b",
+        "version": "1",
+        "uptime_s": 1,
+        "clock": "synced",
+        "broker": None,
+        "buses": {},
+        "devices": {},
+    }
+    answer["spool"] = {"rows": 0, "bytes": 0, "limit_bytes": 1, "volatile": False}
+    answer["alarms"] = [
+        {"alarm": "x", "severity": "low", "state": "active-acknowledged", "since": None, "cause": "[/b]"}
+    ]
+    answer["faults"] = [{"source": "config", "reason": "like [a, b], not [/dev/x]", "hint": "[red]", "since": None}]
+    show(answer)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "like [a, b], not [/dev/x] → [red]" in shown
+    assert "[/b]" in shown
