@@ -5,9 +5,8 @@ A command carries an id and an expiry; one that is late, repeated, malformed or 
 
 from __future__ import annotations
 
-from collections import deque
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 import structlog
 
@@ -17,13 +16,16 @@ from edge_agent.flight import json_object
 
 log = structlog.get_logger("command")
 
+_LONGEST: Final = timedelta(hours=1)  # an order for later may be repeated by anybody until then
+_REMEMBERED_MAX: Final = 10_000
+
 
 class Commands:
     """The commands of one agent: remembers what was carried out, so that a repeat is not."""
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
-        self._done: deque[str] = deque(maxlen=1000)
+        self._done: dict[str, datetime] = {}  # id → when it expires, after which it is refused anyway
 
     def answer(self, name: str, payload: bytes) -> dict[str, object] | None:
         """Answer a command from the broker; None for what deserves no answer."""
@@ -36,18 +38,24 @@ class Commands:
         if not isinstance(request_id, str) or not 1 <= len(request_id) <= 100:
             return _refuse(agent, name, None, "id is missing")
         try:
-            _check_expiry(agent, request)
-            self._check_fresh(request_id)
+            expires = self._fresh(request_id, request)
             result = _carry_out(agent, name, request)
         except (EdgeAgentError, ValueError) as error:
             return _refuse(agent, name, request_id, str(error))
-        self._done.append(request_id)
+        self._done[request_id] = expires
         log.info("command", name=name, id=request_id)
         return {"id": request_id, "ok": True, **result}
 
-    def _check_fresh(self, request_id: str) -> None:
+    def _fresh(self, request_id: str, request: dict[str, Any]) -> datetime:
+        """When it expires; raises EdgeAgentError or ValueError when it has, or was carried out before."""
+        now = datetime.fromtimestamp(self._agent.clock.stamp().wall_ms / 1000, UTC)
+        expires = _expiry(request, now)
+        self._done = {done: until for done, until in self._done.items() if until >= now}
         if request_id in self._done:
             raise EdgeAgentError("was carried out already")
+        if len(self._done) >= _REMEMBERED_MAX:
+            raise EdgeAgentError("too many commands", hint="wait until some have expired")
+        return expires
 
 
 def control(agent: Agent, question: dict[str, Any]) -> dict[str, Any]:
@@ -81,18 +89,22 @@ def _carry_out(agent: Agent, name: str, request: dict[str, Any]) -> dict[str, An
             raise EdgeAgentError(f"{name!r} is not a command", hint="status, acknowledge, shelve")
 
 
-def _check_expiry(agent: Agent, request: dict[str, Any]) -> None:
-    expires = request.get("expires")
-    if not isinstance(expires, str):
+def _expiry(request: dict[str, Any], now: datetime) -> datetime:
+    text = request.get("expires")
+    if not isinstance(text, str):
         raise EdgeAgentError("expires is missing", hint="an RFC 3339 time")
-    moment = datetime.fromisoformat(expires)
+    moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise EdgeAgentError("expires needs its zone", hint="end it with Z")
-    stamp = agent.clock.stamp()
-    if not stamp.synced:
-        log.info("command expiry judged by an unsynced clock")
-    if moment < datetime.fromtimestamp(stamp.wall_ms / 1000, UTC):
+    try:
+        left = moment - now
+    except OverflowError as error:
+        raise EdgeAgentError("expires is no time of this world") from error
+    if left < timedelta(0):
         raise EdgeAgentError("has expired")
+    if left > _LONGEST:
+        raise EdgeAgentError("expires too far in the future", hint="at most an hour from now")
+    return moment
 
 
 def _refuse(agent: Agent, name: str, request_id: str | None, why: str) -> dict[str, object] | None:
