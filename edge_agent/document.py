@@ -154,9 +154,21 @@ def validate(document: Document, model: type[S], at: Path = ()) -> S | None:
         return model.model_validate(document.at(at))
     except ValidationError as error:
         for detail in error.errors(include_url=False):
-            path = (*at, *detail["loc"])
-            document.complain(path, _sentence(detail, model))
+            path = _as_in_the_file(document.data, (*at, *detail["loc"]))
+            document.complain(
+                (*path, *detail["loc"][-1:]) if detail["type"] == "missing" else path, _sentence(detail, model)
+            )
     return None
+
+
+def _as_in_the_file(data: Any, path: Path) -> Path:
+    """Only the steps that the file has: pydantic also names the member of a union."""
+    kept: Path = ()
+    for step in path:
+        if (isinstance(data, dict) and step in data) or (isinstance(data, list) and step in range(len(data))):
+            data = data[step]
+            kept = (*kept, step)
+    return kept
 
 
 _BOUNDS: Final = {
