@@ -18,7 +18,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 VENV=${VENV:-.venv}
-TEST_NEEDS=(mosquitto socat libmodbus-dev gcc systemd shellcheck)
+TEST_NEEDS=(mosquitto socat libmodbus-dev gcc libc6-dev openssl procps systemd shellcheck)
 
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; }
 

@@ -108,7 +108,7 @@ _AS_IN_SERVICE = {
         db.execute("pragma synchronous=full"), db.execute("create table t (a)"), db.commit()
         thread = threading.Thread(target=lambda: db)
         thread.start(), thread.join()
-        assert socket.getaddrinfo("localhost", 80)
+        assert socket.getaddrinfo("127.0.0.1", 80, flags=socket.AI_ADDRCONFIG)
         with socket.socket(socket.AF_UNIX) as control:
             control.bind("control.sock")
         subprocess.run([sys.executable, "-c", ""], check=True)
