@@ -89,7 +89,8 @@ class Library:
         except FileNotFoundError:
             return None
         except (OSError, ValidationError) as error:
-            raise BundleError(f"{path} cannot be read: {error}", hint=f"install {name} again") from error
+            why = getattr(error, "strerror", None) or "it is damaged"
+            raise BundleError(f"{path} cannot be read: {why}", hint=f"install {name} again") from error
 
     def releases(self, name: str) -> list[str]:
         """On the disk, newest first."""
