@@ -92,6 +92,8 @@ DOORS: dict[str, set[str]] = {
     "picamera2": {"drivers/cameras/csi.py"},
     "paho": {"edge_agent/mqtt.py"},
     "onnxruntime": {"models/onnx_session.py"},
+    "sklearn": {"models/train/graphs.py"},
+    "skl2onnx": {"models/train/graphs.py"},
     "ai_edge_litert": {"models/tflite_session.py"},
     "tflite_runtime": {"models/tflite_session.py"},
     "amqtt": {"edge_agent/demo/broker.py"},
