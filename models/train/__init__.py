@@ -1,0 +1,1 @@
+"""How models are made: on a workstation or by ``calibrate``, never in the running daemon."""
