@@ -111,6 +111,9 @@ TIMES = {
 CATCH_ALL = {
     "edge_agent/eye_process.py": "a judge that fails leaves it to the next; a process that fails is restarted",
     "edge_agent/stages/alarm_record.py": "a record that fails must not stop the light",
+    "models/chain.py": "a judge that fails in any way leaves it to the next",
+    "models/onnx_session.py": "the runtime's errors have no other parent",
+    "models/tflite_session.py": "the runtime raises whatever it likes, SystemError among them",
     "edge_agent/worker.py": "a stage that fails in an unforeseen way is restarted and leaves the rest alone",
     "edge_agent/cli.py": "the command line's own usage errors have no public type; everything else goes on",
 }
