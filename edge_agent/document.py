@@ -165,8 +165,9 @@ def _as_in_the_file(data: Any, path: Path) -> Path:
     """Only the steps that the file has: pydantic also names the member of a union."""
     kept: Path = ()
     for step in path:
-        if (isinstance(data, dict) and step in data) or (isinstance(data, list) and step in range(len(data))):
-            data = data[step]
+        inside = data if isinstance(data, dict) else dict(enumerate(data)) if isinstance(data, list) else {}
+        if step in inside:
+            data = inside[step]
             kept = (*kept, step)
     return kept
 
