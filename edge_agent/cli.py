@@ -31,6 +31,8 @@ VERBS: Final = {
     "alarms": "alarms",
     "listen": "listen",
     "export": "export",
+    "judge": "judge",
+    "models": "models",
     "outputs": "outputs",
     "version": "version",
 }

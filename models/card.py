@@ -180,7 +180,7 @@ class Card(Section):
         return self
 
     def file(self, variant: str | None = None) -> ModelFile:
-        """The variant of that name (``int8-onnx``), or the preferred one. Raises BundleError."""
+        """The variant of that name (``int8-onnx``), or the first. Raises BundleError."""
         for file in self.files:
             if variant in (None, file.variant):
                 return file

@@ -80,7 +80,8 @@ def build(bundle: Bundle, variant: str | None = None, threads: int = 1) -> Judge
     parameters = validate(document, kind.Parameters, ("parameters",))
     if parameters is None:
         raise BundleError("\n".join(str(problem) for problem in document.problems))
-    file = card.file(variant)
+    usable = [file for file in card.files if session.is_installed(file.format)]
+    file = usable[0] if variant is None and usable else card.file(variant)
     return Judge(card, file, kind, parameters, open_session(bundle, file, threads))
 
 

@@ -124,7 +124,7 @@ class Library:
         """
         name, card = new.card.name, new.card
         about = {"version": card.version, "sha256": new.sha256, "key": new.signed_by, "who": who}
-        with self._changing():
+        with self.changing():
             before, newest = self._before(name)
             try:
                 _check_newer(new, newest)
@@ -149,7 +149,7 @@ class Library:
 
     def rollback(self, name: str, *, who: str, why: str) -> InUse:
         """Back to the previous release; the one that is left stays on the disk but decides nothing more."""
-        with self._changing():
+        with self.changing():
             before = self.in_use(name)
             if before is None or before.previous is None:
                 raise BundleError(f"{name} has no previous release" if before else f"no bundle {name!r} is installed")
@@ -224,7 +224,8 @@ class Library:
         archive.discard(gone)
 
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[None]:
+    def changing(self) -> Iterator[None]:
+        """Hold the lock; OSErrors become EdgeAgentErrors."""
         try:
             self._make(self._folder)
             path = self._folder / ".lock"

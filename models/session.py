@@ -12,6 +12,7 @@ the file's own scales say how they become integers and back. A caller that alrea
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 FORMATS: Final = {"onnx": "models.onnx_session:OnnxSession", "tflite": "models.tflite_session:TfliteSession"}
 
+_LIBRARIES: Final = {"onnx": ("onnxruntime",), "tflite": ("ai_edge_litert", "tflite_runtime")}
 # The most numbers that one input or output may have: 16 million, a 4096 x 4096 plane.
 _LARGEST: Final = 1 << 24
 
@@ -72,6 +74,11 @@ def load(format_: str, data: bytes, threads: int = 1) -> Session:
         raise ModelError(f"{format_!r} is no model format", hint=f"one of {', '.join(FORMATS)}")
     session: Session = catalogue.load(FORMATS, format_)(data, threads)
     return session
+
+
+def is_installed(format_: str) -> bool:
+    """Whether this machine has a runtime for it; nothing is loaded."""
+    return any(find_spec(library) is not None for library in _LIBRARIES[format_])
 
 
 def fixed(name: str, shape: Any) -> tuple[int, ...]:

@@ -29,7 +29,7 @@ from edge_agent.errors import ModelError
 from models import archive, golden, judge
 from models.bundle import Bundle, digest
 from models.card import CARD, read_card
-from models.session import FORMATS
+from models.session import FORMATS, is_installed
 
 DEADLINE_S: Final = 60.0
 MEMORY_BYTES: Final = 1 << 30
@@ -121,7 +121,10 @@ def main() -> None:
 
 def _try(bundle: Bundle, variant: str | None, threads: int, limits: dict[str, float]) -> Proof:
     clock = SystemClock()
-    catalogue.load(FORMATS, bundle.card.file(variant).format)  # before memory is limited
+    for file in bundle.card.files:  # its runtime, before memory is limited
+        if variant in (None, file.variant) and is_installed(file.format):
+            catalogue.load(FORMATS, file.format)
+            break
     _limit(int(limits["memory_bytes"]), int(limits["deadline_s"]))
     began_ns = clock.mono_ns()
     built = judge.build(bundle, variant, threads)

@@ -1,0 +1,69 @@
+"""What the verbs about model bundles share: where a bundle is, and whom to trust."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edge_agent.clock import SystemClock
+from edge_agent.commands.options import state_dir
+from edge_agent.config import find
+from edge_agent.errors import BundleError, ConfigError, EdgeAgentError
+from edge_agent.vocabulary import nearest
+
+if TYPE_CHECKING:
+    from models.bundle import Bundle
+    from models.keys import Keys
+    from models.library import Library
+
+TrustUnsigned = Annotated[
+    bool, typer.Option("--trust-unsigned", help="You vouch for a bundle that nobody trusted here has signed.")
+]
+
+
+def state_of(config: Path | None) -> Path | None:
+    """The state folder, or None on a machine without a config: a workstation."""
+    if config is None:
+        try:
+            find(None)
+        except ConfigError:
+            return None
+    return state_dir(config)
+
+
+def trusted_keys(state: Path | None) -> Keys:
+    from models import keys  # noqa: PLC0415 - only who deals with bundles pays for it
+
+    return keys.trusted(state)
+
+
+def library(state: Path) -> Library:
+    from models.library import Library  # noqa: PLC0415 - as above
+
+    return Library(state, SystemClock())
+
+
+def load(path: Path, trusted: Keys, *, trust_unsigned: bool) -> Bundle:
+    """The verified bundle in a folder or zip; raises BundleError that names it."""
+    from models import bundle  # noqa: PLC0415 - as above
+
+    try:
+        return bundle.load(path, trusted, trust_unsigned=trust_unsigned)
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from error
+
+
+def find_bundle(text: str, config: Path | None, *, trust_unsigned: bool) -> tuple[Bundle, bool]:
+    """A bundle by its path or by its name, and whether it is installed. Raises EdgeAgentError."""
+    state = state_of(config)
+    trusted = trusted_keys(state)
+    path = Path(text)
+    if path.exists():
+        return load(path, trusted, trust_unsigned=trust_unsigned), False
+    names = library(state).names() if state else []
+    found = library(state).load(text, trusted) if state and text in names else None
+    if found is None:
+        raise EdgeAgentError(f"there is no bundle at {text}, and none of that name is installed{nearest(text, names)}")
+    return found, True
