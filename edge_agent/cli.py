@@ -34,6 +34,7 @@ VERBS: Final = {
     "judge": "judge",
     "models": "models",
     "outputs": "outputs",
+    "train": "train",
     "version": "version",
 }
 

@@ -1,0 +1,98 @@
+"""Two small networks of our own. Torch is for workstations: nobody but ``models.train`` imports it.
+
+::
+
+    Locator     picture ─▶ trunk (stride 8) ─▶ 1 × 1 ─▶ heat map (logits) ─▶ largest = suspicion of the picture
+    Classifier  picture ─▶ residual blocks (stride 4) ─▶ mean ─▶ linear ─▶ one logit per class
+
+Plain 3 × 3 convolutions, batch norm and ReLU: what int8 runtimes are fastest at, and what quantises without loss.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+STRIDE: Final = 8
+"""Pixels per cell of a heat map, in both directions."""
+
+
+def _convolution(inside: int, outside: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inside, outside, 3, stride, 1, bias=False), nn.BatchNorm2d(outside), nn.ReLU())
+
+
+class _Residual(nn.Module):
+    def __init__(self, inside: int, outside: int, stride: int = 1, dilation: int = 1) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(inside, outside, 3, stride, dilation, dilation, bias=False)
+        self.one_norm = nn.BatchNorm2d(outside)
+        self.two = nn.Conv2d(outside, outside, 3, 1, dilation, dilation, bias=False)
+        self.two_norm = nn.BatchNorm2d(outside)
+        self.short: nn.Module = nn.Identity()
+        if stride != 1 or inside != outside:
+            self.short = nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
+
+    def forward(self, x: Any) -> Any:
+        y = functional.relu(self.one_norm(self.one(x)))
+        return functional.relu(self.two_norm(self.two(y)) + self.short(x))
+
+
+class Locator(nn.Module):
+    """Logits of suspicion, n × 1 × height/8 × width/8."""
+
+    def __init__(self, channels: int, width: int = 48) -> None:
+        super().__init__()
+        half = width // 2
+        self.trunk = nn.Sequential(
+            _convolution(channels, width // 3, 2),
+            _convolution(width // 3, half, 2),
+            _Residual(half, half),
+            _convolution(half, width, 2),
+            _Residual(width, width),
+            _Residual(width, width, dilation=2),
+        )
+        self.head = nn.Conv2d(width, 1, 1)
+        nn.init.constant_(self.head.bias, -4.0)  # a defect is rare: begin with that
+
+    def forward(self, x: Any) -> Any:
+        return self.head(self.trunk(x))
+
+
+class Classifier(nn.Module):
+    """Logits, n × classes."""
+
+    def __init__(self, channels: int, classes: int, width: int = 32) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(
+            _convolution(channels, width),
+            _Residual(width, width),
+            _Residual(width, 2 * width, 2),
+            _Residual(2 * width, 2 * width),
+            _Residual(2 * width, 4 * width, 2),
+            _Residual(4 * width, 4 * width),
+        )
+        self.drop = nn.Dropout(0.2)
+        self.head = nn.Linear(4 * width, classes)
+
+    def forward(self, x: Any) -> Any:
+        return self.head(self.drop(self.trunk(x).mean((2, 3))))
+
+
+class Shipped(nn.Module):
+    """A network as it is exported: what a locator says of the whole picture, and where; or a classifier as it is."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.locates = isinstance(network, Locator)
+
+    def forward(self, x: Any) -> Any:
+        y = self.network(x)
+        return (torch.amax(y, dim=(2, 3)), y) if self.locates else y
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(each.numel() for each in network.parameters())
