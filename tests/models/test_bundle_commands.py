@@ -239,7 +239,8 @@ def test_rows_are_judged_in_order(line, tmp_path, delimiter):
     """Each by its time; a cell that is empty or no number is absent, a column too many is passed over."""
     text = (
         "\ufefftime,meter.power [W],temperature [°C]\n"
-        "2026-11-20T06:00:00Z,99,2\n2026-11-20T06:00:01Z,1,n/a\n2026-11-20T06:00:02+00:00,,inf\n2026-11-20 06:00:03,-5,\n"
+        "2026-11-20T06:00:00Z,99,2\n2026-11-20T06:00:01Z,1,n/a\n"
+        "2026-11-20T06:00:02+00:00,,inf\n2026-11-20 06:00:03,-5,\n"
     )
     (tmp_path / "rows.csv").write_text(text.replace(",", delimiter), encoding="utf-8")
 
