@@ -1,6 +1,6 @@
 """The configuration reference and the example file, rendered from the declarations.
 
-``python -m edge_agent.reference --write`` renders both, and the block between the markers of the READMEs.
+``python -m edge_agent.reference --write`` renders both, and the blocks between the markers of the READMEs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from drivers.registers import load_profile, profile_names
 from edge_agent import catalogue, sample
 from edge_agent.alarms import AlarmSettings
 from edge_agent.config import Root
@@ -20,8 +21,6 @@ from edge_agent.declarations import as_json, in_words, is_section, settings_of, 
 from edge_agent.settings import BusSection, CameraSection, DeviceSection
 
 ROOT: Final = Path(__file__).parent.parent
-BEGIN: Final = "<!-- config:begin -->"
-END: Final = "<!-- config:end -->"
 _HEAD: Final = """\
 # Configuration
 
@@ -157,14 +156,33 @@ _RULES: Final = """
 """
 
 
-def block() -> str:
-    """What stands between the markers of a README."""
+def _sections_block() -> str:
+    """The sections of a config."""
     lines = ["| section | what it is |", "|---|---|"]
     for key, setting in settings_of(Root).items():
         kinds = {"buses": catalogue.BUSES, "cameras": catalogue.CAMERAS, "outputs": catalogue.OUTPUTS}.get(key, {})
         words = ", ".join(f"`{kind}`" for kind in kinds)
         lines.append(f"| `{key}` | {setting.description}{f' Kinds: {words}.' if words else ''} |")
     return "\n".join(lines)
+
+
+def _devices_block() -> str:
+    """Every meter and sensor of the catalogue."""
+    makers: dict[str, list[str]] = {}
+    for key in profile_names():
+        profile = load_profile(key, ROOT)
+        makers.setdefault(profile.vendor, []).append(f"`{key}` ({profile.confidence})")
+    parts: dict[str, list[str]] = {}
+    for key in catalogue.SENSORS:
+        parts.setdefault(catalogue.load(catalogue.SENSORS, key).title, []).append(f"`{key}`")
+    lines = ["| meters (Modbus) | profile, and how sure its table is |", "|---|---|"]
+    lines += [f"| {maker} | {', '.join(keys)} |" for maker, keys in sorted(makers.items())]
+    lines += ["", "| sensors (I2C) | profile |", "|---|---|"]
+    lines += [f"| {title} | {', '.join(keys)} |" for title, keys in parts.items()]
+    return "\n".join(lines)
+
+
+_BLOCKS: Final = {"config": _sections_block, "devices": _devices_block}
 
 
 def example() -> str:
@@ -178,10 +196,13 @@ def rendered_files(root: Path = ROOT) -> dict[Path, str]:
     files = {root / "docs" / "configuration.md": page(), root / "config.yaml.example": example()}
     for path in sorted(root.glob("README*.md")):
         text = path.read_text(encoding="utf-8")
-        before, begin, rest = text.partition(BEGIN)
-        _, end, after = rest.partition(END)
-        if begin and end:
-            files[path] = f"{before}{BEGIN}\n{block()}\n{END}{after}"
+        for name, render in _BLOCKS.items():
+            begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+            before, found, rest = text.partition(begin)
+            _, closed, after = rest.partition(end)
+            if found and closed:
+                text = f"{before}{begin}\n{render()}\n{end}{after}"
+        files[path] = text
     return files
 
 
