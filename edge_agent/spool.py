@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -64,6 +64,13 @@ class _Sized(NamedTuple):
     topic: str
     wall_ms: int
     size: int
+
+
+def _told(rows: Sequence[_Sized]) -> list[Loss]:
+    """Run by run, unless telling would take the room that dropping made."""
+    lost = [(row.stream, row.seq) for row in rows]
+    runs = losses(lost, "quota")
+    return runs if 4 * len(runs) <= len(rows) else losses(lost, "quota", merge=True)
 
 
 class Spool:
@@ -158,8 +165,7 @@ class Spool:
             ).fetchone()
         self._db, self._boot, self._anchored = db, boot, offset is not None
         self._next_seq, self._rows, self._bytes = next_seq, rows, size
-        # Places in the queue are never given twice, so that whoever still holds old ones cannot be mistaken.
-        self._next_id = max(self._next_id, last + 1)
+        self._next_id = last + 1  # within one generation a place in the queue is never given twice
         self._source = (db, self.generation + 1)
         if first:
             with suppress(SpoolError):
@@ -393,8 +399,8 @@ class Spool:
         for kind in (TELEMETRY, EVIDENCE, VERDICT, GAP, ALARM):
             if wanted <= 0:
                 break
-            rows = [row for row in self._oldest(f"class={kind}", wanted) if row.id not in forget]
-            gone += self._retell(rows) if kind == GAP else losses(((row.stream, row.seq) for row in rows), "quota")
+            rows = self._oldest(f"class={kind}", wanted, forget)
+            gone += self._retell(rows) if kind == GAP else _told(rows)
             forget.update(row.id for row in rows)
             wanted -= sum(row.size for row in rows)
         if not forget:
@@ -407,8 +413,8 @@ class Spool:
         bodies = "SELECT body FROM outbox WHERE id=?"
         return retell((row.stream, row.seq, self._db.writer.execute(bodies, (row.id,)).fetchone()[0]) for row in rows)
 
-    def _oldest(self, where: str, wanted: int) -> list[_Sized]:
-        """Oldest rows of a kind, until their sizes add up to ``wanted``."""
+    def _oldest(self, where: str, wanted: int, but: Container[int] = ()) -> list[_Sized]:
+        """Oldest rows of a kind, but for some ids, until their sizes add up to ``wanted``."""
         chosen: list[_Sized] = []
         size = 0
         cursor = self._db.writer.execute(
@@ -418,8 +424,9 @@ class Spool:
         for row in map(_Sized._make, cursor):
             if size >= wanted:
                 break
-            chosen.append(row)
-            size += row.size
+            if row.id not in but:
+                chosen.append(row)
+                size += row.size
         cursor.close()
         return chosen
 

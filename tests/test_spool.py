@@ -206,6 +206,27 @@ def test_old_telemetry_is_thinned_before_any_is_dropped(tmp_path, clock):
     assert holes[-100:] == [1] * 100
 
 
+def test_classes_go_in_their_order(tmp_path, clock):
+    """Smaller and smaller limits take telemetry, then verdicts, and alarms only when nothing else is left."""
+    kept = make(tmp_path, clock)
+    for n in range(60):
+        kept.append([row(clock, n, kind, 200) for kind in (ALARM, VERDICT, TELEMETRY)])
+    left = []
+    for limit in (45_000, 25_000, 10_000):
+        kept._limit_bytes = limit
+        while kept.enforce_limit():
+            pass
+        kinds = [s.kind for s in all_rows(kept)]
+        left.append([kinds.count(kind) for kind in (TELEMETRY, VERDICT, ALARM)])
+    assert 0 < left[0][0] < 60
+    assert left[0][1:] == [60, 60]
+    assert left[1][0] == 0
+    assert 0 < left[1][1] < 60
+    assert left[1][2] == 60
+    assert left[2][:2] == [0, 0]
+    assert 0 < left[2][2] < 60
+
+
 def test_a_gap_says_which_how_many_and_why(tmp_path, clock):
     """Dropped verdicts are reported with stream, first, last, count and reason."""
     kept = make(tmp_path, clock, limit_bytes=20_000)

@@ -114,6 +114,13 @@ def _quick(monkeypatch):
 
 
 @pytest.fixture
+def _patient(monkeypatch):
+    """A busy test machine may take longer for a goodbye than a plant would wait."""
+    monkeypatch.setattr(publish_module, "_DRAIN_S", 8.0)
+    monkeypatch.setattr(publish_module, "_GOODBYE_S", 8.0)
+
+
+@pytest.fixture
 def mosquitto(tmp_path):
     with Mosquitto(tmp_path) as broker:
         yield broker
@@ -140,6 +147,7 @@ def test_live_rows_arrive_in_order_and_leave_the_disk(tmp_path, mosquitto):
         until(line.all_gone, "settled")
 
 
+@pytest.mark.usefixtures("_patient")
 def test_the_state_is_retained_online_and_offline_by_our_own_word(tmp_path, mosquitto):
     """At a clean end everything committed has arrived and the last message is the retained offline state."""
     with Ear(mosquitto.port) as ear, Line(tmp_path, mosquitto.url) as line:
@@ -155,6 +163,7 @@ def test_the_state_is_retained_online_and_offline_by_our_own_word(tmp_path, mosq
         assert (late_ear.heard[0].retain, late_ear.heard[0].fields["state"]) == (True, "offline")
 
 
+@pytest.mark.usefixtures("_patient")
 def test_a_clean_end_does_not_wait_for_the_backlog(tmp_path):
     """With a long backlog the end comes at once, said by our own word; the backlog stays on the disk."""
     with ScriptedBroker() as broker, Line(tmp_path, broker.url, drain_rate=20) as line:
@@ -371,6 +380,7 @@ def test_packet_ids_that_were_never_sent_and_any_order_are_taken(tmp_path):
         until(line.all_gone)
 
 
+@pytest.mark.usefixtures("_patient")
 def test_the_broker_s_window_holds_for_everything(tmp_path):
     """Receive Maximum 1: never two messages without a PUBACK, our own words included."""
     unconfirmed, most = [], []
@@ -688,6 +698,35 @@ def test_no_row_is_sent_twice_in_one_session(tmp_path, mosquitto):
         until(line.all_gone)
         seqs = [m.fields["seq"] for m in ear.of("telemetry")]
         assert sorted(seqs) == list(range(1, line.given + 1))
+
+
+def test_only_rows_from_the_floor_on_are_live(tmp_path):
+    """What was committed before the session began is backlog, and must not be offered as live too."""
+    with ScriptedBroker() as broker, Line(tmp_path, broker.url) as line:
+        line.spool.append([Row(TELEMETRY, "t", line.clock.stamp(), '"n":1')] * 5)
+        reader = line.spool.reader()
+        rows = reader.rows(0, 99, 99, alarms=False)
+        reader.close()
+        line.publisher.offer(rows, line.spool.generation)
+        assert not line.publisher._live, "not connected: all is backlog"
+        line.publisher._floor, line.publisher._generation = 3, line.spool.generation
+        line.publisher.offer(rows, line.spool.generation + 1)
+        assert not line.publisher._live, "rows of another database"
+        line.publisher.offer(rows, line.spool.generation)
+        assert [row.id for row in line.publisher._live] == [3, 4, 5]
+
+
+def test_unconfirmed_at_the_end_the_last_will_speaks(tmp_path):
+    """A broker that does not confirm our goodbye is left without a word, so that it publishes the last will."""
+
+    def deaf_at_the_end(peer: Peer, publish: Publish) -> None:
+        if publish.fields.get("state") != "offline":
+            peer.puback(publish.mid)
+
+    with ScriptedBroker(deaf_at_the_end) as broker, Line(tmp_path, broker.url) as line:
+        line.start().connected()
+        line.end()
+        assert broker.left == [0], "only the probe said goodbye"
 
 
 def test_the_window_of_a_session_is_the_smaller_one(tmp_path):
