@@ -2,6 +2,10 @@
 
 The score is the share that the network gives to all classes that are not good; from the threshold on it is a
 defect. A network with one output that rises with the suspicion (``sigmoid``) needs no labels.
+
+``parameters: {heat: NAME}`` of the card names an output that says where: one number per cell of the picture, with the
+activation of the score. A defect then has ``at_px`` (the hottest place) and ``box_px`` (left, top, width, height
+of what hangs together with it and is as suspicious as the threshold), in pixels of the picture that was judged.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import Field
 
 from edge_agent.errors import BundleError, ModelError
 from edge_agent.settings import Section
@@ -23,23 +28,25 @@ if TYPE_CHECKING:
 _TOLERANCE = 0.02  # an int8 softmax does not add up to exactly 1
 
 
-class NoParameters(Section):
-    """Everything stands in the card already."""
+class PictureParameters(Section):
+    """What the card may say besides."""
+
+    heat: str | None = Field(default=None, description="The output that says where, by its name in the model file.")
 
 
 class PictureJudge:
     """See :class:`models.task.TaskJudge`. It remembers nothing."""
 
-    Parameters = NoParameters
+    Parameters = PictureParameters
 
-    def __init__(self, card: Card, file: ModelFile, parameters: NoParameters, session: Session) -> None:
-        del parameters
+    def __init__(self, card: Card, file: ModelFile, parameters: PictureParameters, session: Session) -> None:
         if not isinstance(card.input, PictureInput) or card.outputs is None or card.threshold is None:
             raise BundleError("a card for defects needs an input of the kind picture, outputs and a threshold")
         if len(session.inputs) != 1:
             raise BundleError(f"{file.name} has {len(session.inputs)} inputs; one picture is one input")
         self._outputs = card.outputs
         self._output = _output(card.outputs, file, session)
+        self._heat = _map(parameters.heat, file, session)
         self._is_good = np.array([label in card.outputs.good for label in card.outputs.labels], bool)
         self._input = session.inputs[0].name
         self._preprocess = Preprocess(card.input, file, session.inputs[0])
@@ -47,16 +54,37 @@ class PictureJudge:
         self._session = session
 
     def judge(self, given: Any) -> Judgement:
-        numbers = self._session.run({self._input: self._preprocess(given)})[self._output].reshape(-1)
-        shares = _shares(self._outputs, numbers)
-        if len(shares) == 1:
-            return self._judgement(float(shares[0]), {})
-        name = self._outputs.labels[int(shares.argmax())]
-        return self._judgement(float(shares[~self._is_good].sum()), {"class": name})
-
-    def _judgement(self, score: float, details: dict[str, object]) -> Judgement:
+        said = self._session.run({self._input: self._preprocess(given)})
+        shares = _shares(self._outputs, said[self._output].reshape(-1))
+        details: dict[str, object] = {}
+        if len(shares) > 1:
+            details["class"] = self._outputs.labels[int(shares.argmax())]
+        score = float(shares[0] if len(shares) == 1 else shares[~self._is_good].sum())
         score = round(score, 4)  # before it is compared: a verdict must not contradict itself
-        return Judgement(DEFECT if score >= self._threshold else GOOD, score, self._threshold, details)
+        label = DEFECT if score >= self._threshold else GOOD
+        if label == DEFECT and self._heat:
+            cells = _shares(self._outputs, said[self._heat].reshape(*_cells(said[self._heat].shape)))
+            details |= where(cells, self._threshold, given.shape)
+        return Judgement(label, score, self._threshold, details)
+
+
+def where(cells: npt.NDArray[Any], threshold: float, shape: tuple[int, ...]) -> dict[str, object]:
+    """The hottest cell and the box around what hangs together with it, in pixels of a picture of this shape."""
+    rows, columns = cells.shape
+    row, column = divmod(int(cells.argmax()), columns)
+    hot = cells >= min(threshold, cells[row, column])
+    top, bottom, left, right, size = row, row + 1, column, column + 1, -1
+    while size != (size := (bottom - top) * (right - left)):  # one cell wider, as long as something hot is there
+        ring = hot[max(0, top - 1) : bottom + 1, max(0, left - 1) : right + 1]
+        at_row, at_column = np.nonzero(ring)
+        top, bottom = max(0, top - 1) + int(at_row.min()), max(0, top - 1) + int(at_row.max()) + 1
+        left, right = max(0, left - 1) + int(at_column.min()), max(0, left - 1) + int(at_column.max()) + 1
+    high, wide = shape[0] / rows, shape[1] / columns
+    corner, extent = (left * wide, top * high), ((right - left) * wide, (bottom - top) * high)
+    return {
+        "at_px": [int((column + 0.5) * wide), int((row + 0.5) * high)],
+        "box_px": [round(number) for number in (*corner, *extent)],
+    }
 
 
 def _output(outputs: Outputs, file: ModelFile, session: Session) -> str:
@@ -73,6 +101,21 @@ def _output(outputs: Outputs, file: ModelFile, session: Session) -> str:
     if not outputs.good or len(outputs.good) == count:
         raise BundleError("the card must say which of its labels are good, and which are not")
     return name
+
+
+def _map(name: str | None, file: ModelFile, session: Session) -> str | None:
+    """The name of the output that says where; raises BundleError where there is no such, or it is no plane."""
+    if name is None:
+        return None
+    shape = next((tensor.shape for tensor in session.outputs if tensor.name == name), ())
+    if len(shape) != 4 or shape[0] != 1 or 1 not in (shape[1], shape[3]):
+        raise BundleError(f"{file.name} has no output {name!r} with one number per cell of the picture")
+    return name
+
+
+def _cells(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Rows and columns, wherever the one channel stands."""
+    return (shape[2], shape[3]) if shape[1] == 1 else (shape[1], shape[2])
 
 
 def _shares(outputs: Outputs, numbers: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

@@ -235,6 +235,7 @@ def _draft(
             "std": [recipe.std],
         },
         "outputs": outputs,
+        **({"parameters": {"heat": "heat"}} if locates else {}),
         "threshold": {"value": threshold, "set_for": set_for, **({"samples": samples} if samples else {})},
         "files": [{"name": name, "format": name.split(".")[1], "precision": name.split(".")[0]} for name in ranked],
         "data": [each.model_dump(exclude_defaults=True) for each in recipe.data],

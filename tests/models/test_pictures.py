@@ -11,6 +11,7 @@ from edge_agent.errors import BundleError, ModelError
 from edge_agent.vocabulary import DEFECT, GOOD
 from models import bundle, golden, judge
 from models.card import ModelFile, PictureInput
+from models.defect import where
 from models.preprocess import Preprocess, grey
 from models.session import Tensor, quantise
 from tests.models.building import (
@@ -210,6 +211,7 @@ def test_a_wrong_activation_shows():
         ({"outputs": {"labels": ["a", "b"], "good": []}}, "which of its labels are good"),
         ({"outputs": {"labels": ["a", "b"], "good": ["a", "b"]}}, "which of its labels are good"),
         ({"parameters": {"odd": 1}}, "parameters.odd: unknown key"),
+        ({"parameters": {"heat": "z"}}, "no output 'z' with one number per cell"),
         ({"input": {"kind": "rows", "quantities": ["a"], "every": "1s"}}, "kind picture"),
         ({"task": "forecast"}, "does not know"),
     ],
@@ -302,3 +304,18 @@ def test_golden_inputs_must_fit_the_card():
 
     with pytest.raises(BundleError, match="golden pictures"):
         judge.load(bundle.verify(files, TRUSTED))
+
+
+HOT = np.array([[0, 0, 0, 0, 0, 0], [0, 0.9, 0.8, 0, 0, 0], [0, 0.1, 0.7, 0, 0, 0.9]])
+
+
+def test_a_defect_has_its_place_in_the_picture():
+    """The hottest cell, and the box of what hangs together with it and is as suspicious; nothing else."""
+    found = where(HOT, 0.5, (30, 120, 3))
+    assert found == {"at_px": [30, 15], "box_px": [20, 10, 40, 20]}
+
+
+def test_a_place_is_found_at_the_edge_and_everywhere():
+    """A map that is hot all over is one box, one that is barely hot has its hottest cell."""
+    assert where(np.ones((3, 6)), 0.5, (30, 120, 3))["box_px"] == [0, 0, 120, 30]
+    assert where(HOT * 0.5, 0.5, (30, 120, 3))["box_px"] == [20, 10, 20, 10]
