@@ -16,48 +16,23 @@ import contextlib
 import fcntl
 import json
 import os
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Final
-
-from pydantic import Field, ValidationError
+from typing import Final
 
 from edge_agent.clock import Clock, iso
 from edge_agent.errors import BundleError, EdgeAgentError, ModelError
-from edge_agent.settings import Section
-from models import archive, bundle, keys
+from models import archive, bundle, keys, releases
 from models.bundle import Bundle
+from models.releases import IN_USE, RELEASE, InUse, version
 
 KEEP: Final = 3
 """Releases that stay on the disk, the current and the previous among them."""
-
-_IN_USE: Final = "in-use.json"
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_RELEASE: Final = re.compile(r"([1-9]\d{0,15})-[0-9a-f]{12}")
-_LARGEST: Final = 64 << 10
-
-Release = Annotated[str, Field(pattern=f"^{_RELEASE.pattern}$")]
-
-
-class InUse(Section):
-    """Which release decides. ``newest``: the highest that ever did; an older one never comes in by itself."""
-
-    current: Release = Field(description="The release that decides.")
-    previous: Release | None = Field(description="The one that decides when the current one cannot.")
-    newest: Release = Field(description="The highest version that was ever in use.")
-    at: str = Field(description="Since when, UTC.")
-    why: str = Field(description="Why it is in use.")
 
 
 def release(of: Bundle) -> str:
     """``4-1f0c…``: version and content, the name of its folder."""
     return f"{of.card.version}-{of.sha256[:12]}"
-
-
-def version(of: str | None) -> int:
-    """Of a release; 0 for none."""
-    return int(of.partition("-")[0]) if of else 0
 
 
 class Library:
@@ -78,26 +53,18 @@ class Library:
         """Every bundle that is installed."""
         if not self._folder.is_dir():
             return []
-        return sorted(path.name for path in self._folder.iterdir() if (path / _IN_USE).is_file())
+        return sorted(path.name for path in self._folder.iterdir() if (path / IN_USE).is_file())
 
     def in_use(self, name: str) -> InUse | None:
         """None where no such bundle is installed. Raises BundleError where its record is damaged."""
-        path = self._home(name) / _IN_USE
-        try:
-            with path.open("rb") as file:
-                return InUse.model_validate_json(file.read(_LARGEST))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValidationError) as error:
-            why = getattr(error, "strerror", None) or "it is damaged"
-            raise BundleError(f"{path} cannot be read: {why}", hint=f"install {name} again") from error
+        return releases.in_use(self._state_dir, name)
 
     def releases(self, name: str) -> list[str]:
         """On the disk, newest first."""
         home = self._home(name)
         if not home.is_dir():
             return []
-        found = (path.name for path in home.iterdir() if _RELEASE.fullmatch(path.name))
+        found = (path.name for path in home.iterdir() if RELEASE.fullmatch(path.name))
         return sorted(found, key=version, reverse=True)
 
     def path(self, name: str, which: str) -> Path:
@@ -122,29 +89,61 @@ class Library:
 
         ``prove``: :func:`models.trial.prove`, or what else must hold before it may decide; raises ModelError.
         """
-        name, card = new.card.name, new.card
-        about = {"version": card.version, "sha256": new.sha256, "key": new.signed_by, "who": who}
         with self.changing():
-            before, newest = self._before(name)
-            try:
-                _check_newer(new, newest)
-                prove(new)
-            except ModelError as error:
-                self.note("install refused", name, **about, why=str(error))
-                raise
-            self._place(new)
-            was = before.current if before else None
-            again = was == release(new)
-            fresh = InUse(
-                current=release(new),
-                previous=before.previous if before and again else was,
-                newest=release(new),
-                at=self._now(),
-                why=why,
-            )
+            before = self._prove_and_place(new, prove, who)
+            return self._lead(new.card.name, release(new), before, why, "install", **_about(new), who=who)
+
+    def offer(self, new: Bundle, prove: Callable[[Bundle], object], *, who: str, why: str) -> InUse:
+        """The same, but it stands beside the current one until the daemon has compared them; the first of a name leads."""
+        name = new.card.name
+        with self.changing():
+            before = self._prove_and_place(new, prove, who)
+            if before is None or before.current == release(new):
+                return self._lead(name, release(new), before, why, "install", **_about(new), who=who)
+            fresh = before.model_copy(update={"candidate": release(new)})
             self._switch(name, fresh)
-            self.note("install", name, **about, before=was, why=why)
+            self.note("offer", name, **_about(new), who=who, why=why)
+        return fresh
+
+    def settle(self, name: str, which: str, *, good: bool, why: str, **found: object) -> InUse | None:
+        """The candidate leads from here on, or goes; ``found``: what was seen of it. None: it is no candidate any more."""
+        with self.changing():
+            before = self.in_use(name)
+            if before is None or before.candidate != which:
+                return None
+            if good:
+                return self._lead(name, which, before, why, "promote", **found)
+            fresh = before.model_copy(update={"candidate": None})
+            self._switch(name, fresh)
+            self.note("reject", name, candidate=which, current=before.current, why=why, **found)
             self._forget_old(name, fresh)
+        return fresh
+
+    def _prove_and_place(self, new: Bundle, prove: Callable[[Bundle], object], who: str) -> InUse | None:
+        """What was in use before."""
+        before, newest = self._before(new.card.name)
+        try:
+            _check_newer(new, newest)
+            prove(new)
+        except ModelError as error:
+            self.note("install refused", new.card.name, **_about(new), who=who, why=str(error))
+            raise
+        self._place(new)
+        return before
+
+    def _lead(self, name: str, which: str, before: InUse | None, why: str, what: str, **more: object) -> InUse:
+        was = before.current if before else None
+        again = was == which
+        fresh = InUse(
+            current=which,
+            previous=before.previous if before and again else was,
+            newest=which,
+            at=self._now(),
+            why=why,
+        )
+        self._switch(name, fresh)
+        self.note(what, name, **more, current=which, before=was, why=why)
+        self._forget_old(name, fresh)
         return fresh
 
     def rollback(self, name: str, *, who: str, why: str) -> InUse:
@@ -182,9 +181,7 @@ class Library:
     # --- inside
 
     def _home(self, name: str) -> Path:
-        if not _NAME.fullmatch(name):
-            raise BundleError(f"{name!r} is no name of a bundle")
-        return self._folder / name
+        return releases.home(self._state_dir, name)
 
     def _before(self, name: str) -> tuple[InUse | None, str | None]:
         """What is in use, and the newest that ever was. A damaged record is mended by installing again."""
@@ -209,10 +206,10 @@ class Library:
         archive.place(new.files, path)
 
     def _switch(self, name: str, fresh: InUse) -> None:
-        archive.replace(self._home(name) / _IN_USE, fresh.model_dump_json(indent=1).encode() + b"\n")
+        archive.replace(self._home(name) / IN_USE, fresh.model_dump_json(indent=1).encode() + b"\n")
 
     def _forget_old(self, name: str, now: InUse) -> None:
-        wanted = {now.current, now.previous} - {None}
+        wanted = {now.current, now.previous, now.candidate} - {None}
         spare = [each for each in self.releases(name) if each not in wanted]
         for which in spare[max(0, self._keep - len(wanted)) :]:
             self._remove(self.path(name, which))
@@ -247,6 +244,10 @@ class Library:
 
     def _now(self) -> str:
         return iso(self._clock.stamp().wall_ms)
+
+
+def _about(new: Bundle) -> dict[str, object]:
+    return {"version": new.card.version, "sha256": new.sha256, "key": new.signed_by}
 
 
 def _check_newer(new: Bundle, newest: str | None) -> None:
