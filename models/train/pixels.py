@@ -11,7 +11,6 @@ import numpy as np
 
 from edge_agent import catalogue
 from edge_agent.errors import ConfigError, PictureError, Problem
-from models.preprocess import grey
 from models.train.parts import THUMB
 from models.train.pictures import IGNORE, Points, Sample
 
@@ -53,7 +52,9 @@ def load(
 
     ``size``: width, height. ``colour``: ``grey`` or ``bgr``. ``scratch``: a folder for large arrays.
     """
-    decode, resize = (catalogue.load(catalogue.PICTURES, name) for name in ("decode", "resize"))
+    decode, resize, channels_of = (
+        catalogue.load(catalogue.PICTURES, name) for name in ("decode", "resize", "channels")
+    )
     width, height = size
     channels = 1 if colour == "grey" else 3
     images = np.lib.format.open_memmap(
@@ -79,10 +80,9 @@ def load(
         if mask is not None:
             masks[index] = mask
         fitted = picture if shapes[-1] == size else resize(picture, width, height)
-        plain = grey(fitted)
-        images[index] = plain[..., None] if channels == 1 else fitted
-        thumbs[index] = grey(resize(picture, THUMB, THUMB))
-        small[index] = grey(resize(picture, 17, 16))
+        images[index] = channels_of(fitted, colour).reshape(height, width, channels)
+        thumbs[index] = channels_of(resize(picture, THUMB, THUMB), "grey")
+        small[index] = channels_of(resize(picture, 17, 16), "grey")
     problems += _odd_ones(samples, shapes, coloured, colour) if not problems else []
     if problems:
         raise ConfigError(problems)
