@@ -107,6 +107,29 @@ def resize(image: Image, width: int, height: int) -> Image:
     return cast("Image", cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
 
 
+def channels(image: Image, colour: str) -> Image:
+    """The picture as ``bgr`` (as it is), ``rgb`` or ``grey`` (BT.601, one channel)."""
+    cv2 = _cv2()
+    if colour == "bgr":
+        return image
+    return cast("Image", cv2.cvtColor(image, cv2.COLOR_BGR2RGB if colour == "rgb" else cv2.COLOR_BGR2GRAY))
+
+
+def look_up(image: Image, tables: Any, out: Any, *, planar: bool) -> None:
+    """Each pixel's number from a table into ``out``, which must have the tables' type.
+
+    ``planar``: tables are channels x 256, and ``out`` has one plane per channel; otherwise tables are
+    1 x 256 x channels, and ``out`` has the picture's shape.
+    """
+    cv2 = _cv2()
+    if planar:
+        planes = cv2.split(image) if image.ndim == 3 else [image]
+        for number, plane in enumerate(planes):
+            cv2.LUT(plane, tables[number], dst=out[number])
+    else:
+        cv2.LUT(image, tables, dst=out)
+
+
 def has_v4l2() -> bool:
     """Whether this build of OpenCV can capture from V4L2 devices at all."""
     return re.search(r"v4l/v4l2:\s+YES", _cv2().getBuildInformation()) is not None

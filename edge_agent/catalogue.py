@@ -74,6 +74,8 @@ PICTURES: Final[dict[str, str]] = {
     "decode": "drivers.opencv:decode",
     "encode": "drivers.opencv:encode_jpeg",
     "resize": "drivers.opencv:resize",
+    "channels": "drivers.opencv:channels",
+    "look-up": "drivers.opencv:look_up",
 }
 
 OUTPUTS: Final[dict[str, str]] = {

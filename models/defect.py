@@ -10,6 +10,8 @@ of what hangs together with it and is as suspicious as the threshold), in pixels
 
 from __future__ import annotations
 
+from itertools import compress
+from math import exp, prod, tanh
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,7 +49,7 @@ class PictureJudge:
         self._outputs = card.outputs
         self._output = _output(card.outputs, file, session)
         self._heat = _map(parameters.heat, file, session)
-        self._is_good = np.array([label in card.outputs.good for label in card.outputs.labels], bool)
+        self._is_suspect = [label not in card.outputs.good for label in card.outputs.labels]
         self._input = session.inputs[0].name
         self._preprocess = Preprocess(card.input, file, session.inputs[0])
         self._threshold = card.threshold.value
@@ -55,16 +57,16 @@ class PictureJudge:
 
     def judge(self, given: Any) -> Judgement:
         said = self._session.run({self._input: self._preprocess(given)})
-        shares = _shares(self._outputs, said[self._output].reshape(-1))
+        shares = _shares(self._outputs.activation, said[self._output])
         details: dict[str, object] = {}
         if len(shares) > 1:
-            details["class"] = self._outputs.labels[int(shares.argmax())]
-        score = float(shares[0] if len(shares) == 1 else shares[~self._is_good].sum())
+            details["class"] = self._outputs.labels[shares.index(max(shares))]
+        score = shares[0] if len(shares) == 1 else sum(compress(shares, self._is_suspect))
         score = round(score, 4)  # before it is compared: a verdict must not contradict itself
         label = DEFECT if score >= self._threshold else GOOD
         if label == DEFECT and self._heat:
-            cells = _shares(self._outputs, said[self._heat].reshape(*_cells(said[self._heat].shape)))
-            details |= where(cells, self._threshold, given.shape)
+            cells = np.array(_shares(self._outputs.activation, said[self._heat]))
+            details |= where(cells.reshape(_cells(said[self._heat].shape)), self._threshold, given.shape)
         return Judgement(label, score, self._threshold, details)
 
 
@@ -93,7 +95,7 @@ def _output(outputs: Outputs, file: ModelFile, session: Session) -> str:
     name = outputs.name or session.outputs[0].name
     if name not in known:
         raise BundleError(f"{file.name} has no output {name!r}; it has {', '.join(known)}")
-    count = int(np.prod(known[name].shape))
+    count = prod(known[name].shape)
     if count == 1 and outputs.activation != "softmax":
         return name
     if count != len(outputs.labels) or count < 2:
@@ -118,14 +120,15 @@ def _cells(shape: tuple[int, ...]) -> tuple[int, int]:
     return (shape[2], shape[3]) if shape[1] == 1 else (shape[1], shape[2])
 
 
-def _shares(outputs: Outputs, numbers: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    numbers = numbers.astype(np.float64)
-    if outputs.activation == "softmax":
-        powers = np.exp(numbers - numbers.max())
-        shares: npt.NDArray[np.float64] = powers / powers.sum()
-        return shares
-    if outputs.activation == "sigmoid":
-        numbers = 0.5 + 0.5 * np.tanh(0.5 * numbers)
-    if numbers.min() < -_TOLERANCE or numbers.max() > 1 + _TOLERANCE:
+def _shares(activation: str, output: npt.NDArray[Any]) -> list[float]:
+    numbers: list[float] = output.reshape(-1).tolist()  # a handful: plain Python is faster than arrays
+    if activation == "softmax":
+        largest = max(numbers)
+        powers = [exp(number - largest) for number in numbers]
+        total = sum(powers)
+        return [power / total for power in powers]
+    if activation == "sigmoid":
+        return [0.5 + 0.5 * tanh(0.5 * number) for number in numbers]
+    if min(numbers) < -_TOLERANCE or max(numbers) > 1 + _TOLERANCE:
         raise ModelError("the model's output is no share from 0 to 1", hint="does the card name the right activation?")
     return numbers

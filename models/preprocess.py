@@ -9,7 +9,6 @@ A pixel has 256 values, so scaling and the file's quantisation are one table of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
     Pixels = npt.NDArray[np.uint8]
     Array = npt.NDArray[Any]
 
-# BT.601 in 256ths, blue, green, red: the same integers everywhere, so the same grey.
-_GREY: Final = (29, 150, 77)
+_TYPES: Final = ("float32", "int8", "uint8")
 
 
 class Preprocess:
@@ -34,48 +32,41 @@ class Preprocess:
 
     def __init__(self, wanted: PictureInput, file: ModelFile, tensor: Tensor) -> None:
         """Raises BundleError where the tensor is not for such pictures."""
-        self._wanted = wanted
-        self._axes = file.axes
-        self._resize: Callable[[Pixels, int, int], Pixels] | None = None
-        width, height = wanted.size
+        self._colour = wanted.colour
+        self._planar = file.axes == "nchw"
+        self._width, self._height = wanted.size
         channels = wanted.channels
-        shape = (1, channels, height, width) if self._axes == "nchw" else (1, height, width, channels)
+        plane = (self._height, self._width)
+        shape = (1, channels, *plane) if self._planar else (1, *plane, channels)
         if tensor.shape != shape:
             raise BundleError(
-                f"{file.name}: the input {tensor.name!r} has the shape {tensor.shape}, the card says {shape}"
+                f"{file.name}: its input {tensor.name!r} has the shape {tensor.shape}, the card says {shape}"
             )
-        self._tables = [_table(wanted, tensor, channel) for channel in range(channels)]
+        if tensor.dtype not in _TYPES:
+            raise BundleError(f"{file.name}: its input {tensor.name!r} is {tensor.dtype}, which no picture is")
+        tables = np.stack([_table(wanted, tensor, channel) for channel in range(channels)])
+        self._tables = tables if self._planar else np.ascontiguousarray(tables.T[None])
         self._numbers = np.empty(shape, tensor.dtype)
+        # OpenCV knows no third axis of one.
+        self._out = self._numbers[0, :, :, 0] if channels == 1 and not self._planar else self._numbers[0]
+        self._look_up = catalogue.load(catalogue.PICTURES, "look-up")
+        self._channels = catalogue.load(catalogue.PICTURES, "channels")
+        self._resize = catalogue.load(catalogue.PICTURES, "resize")
 
     def __call__(self, image: Pixels) -> Array:
         """Height x width x 3, uint8, BGR → the input; it is overwritten by the next call. Raises ModelError."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
             raise ModelError(f"no picture: {image.dtype} {image.shape}")
-        width, height = self._wanted.size
-        if image.shape[:2] != (height, width):
-            image = self._resized(image, width, height)
-        for channel, table in enumerate(self._tables):
-            numbers = self._numbers[0, channel] if self._axes == "nchw" else self._numbers[0, :, :, channel]
-            numbers[...] = table[self._channel(image, channel)]
+        if image.shape[:2] != (self._height, self._width):
+            image = self._resize(image, self._width, self._height)
+        self._look_up(self._channels(image, self._colour), self._tables, self._out, planar=self._planar)
         return self._numbers
-
-    def _channel(self, image: Pixels, channel: int) -> Pixels:
-        if self._wanted.colour == "grey":
-            return grey(image)
-        return image[:, :, channel if self._wanted.colour == "bgr" else 2 - channel]
-
-    def _resized(self, image: Pixels, width: int, height: int) -> Pixels:
-        if self._resize is None:
-            self._resize = catalogue.load(catalogue.PICTURES, "resize")
-        return self._resize(image, width, height)
 
 
 def grey(image: Pixels) -> Pixels:
-    """BT.601 luma, rounded, as integers."""
-    weighted = image @ np.array(_GREY, np.uint16)  # at most 255 · 256: it fits
-    weighted += 128
-    weighted >>= 8
-    return weighted.astype(np.uint8)
+    """Height x width of a picture in BGR, as judges see it."""
+    found: Pixels = catalogue.load(catalogue.PICTURES, "channels")(image, "grey")
+    return found
 
 
 def _table(wanted: PictureInput, tensor: Tensor, channel: int) -> Array:
@@ -85,12 +76,12 @@ def _table(wanted: PictureInput, tensor: Tensor, channel: int) -> Array:
     real = ((np.arange(256) - mean) / std).astype(np.float32)
     if tensor.scale:
         return quantise(tensor, real)
-    if not tensor.dtype.startswith("float") and not np.array_equal(real, np.rint(real)):
+    if tensor.dtype == "float32":
+        return real
+    if not np.array_equal(real, np.rint(real)):
         raise BundleError(
             f"the input {tensor.name!r} is {tensor.dtype} without a scale; the card's mean and std do not fit"
         )
-    if not tensor.dtype.startswith("float") and (
-        real.min() < np.iinfo(tensor.dtype).min or real.max() > np.iinfo(tensor.dtype).max
-    ):
+    if real.min() < np.iinfo(tensor.dtype).min or real.max() > np.iinfo(tensor.dtype).max:
         raise BundleError(f"the input {tensor.name!r} is {tensor.dtype}; the card's mean and std lead outside of it")
     return real.astype(tensor.dtype)

@@ -12,15 +12,17 @@ the file's own scales say how they become integers and back. A caller that alrea
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib.util import find_spec
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+import numpy as np
 
 from edge_agent import catalogue
 from edge_agent.errors import ModelError
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     Array = npt.NDArray[Any]
@@ -102,7 +104,7 @@ def native(tensor: Tensor, given: Array) -> Array:
     """The array as the file wants it: quantised, or only converted, or as it is. Raises ModelError."""
     if given.shape != tensor.shape:
         raise ModelError(f"{tensor.name!r} wants the shape {tensor.shape}, not {given.shape}")
-    if given.dtype == tensor.dtype:
+    if given.dtype == _dtype(tensor.dtype):
         return given
     if given.dtype.kind == "f" and tensor.scale:
         return quantise(tensor, given)
@@ -111,10 +113,11 @@ def native(tensor: Tensor, given: Array) -> Array:
     raise ModelError(f"{tensor.name!r} wants {tensor.dtype}, not {given.dtype}")
 
 
+_dtype = cache(np.dtype)
+
+
 def quantise(tensor: Tensor, real: npt.NDArray[np.floating[Any]]) -> Array:
     """Real numbers in the file's integers: nearest, halves to even, what is beyond goes to the end. Raises for NaN."""
-    import numpy as np  # noqa: PLC0415 - whoever only names the contract does not pay for it
-
     number = np.rint(real / np.float32(tensor.scale))
     number += tensor.zero_point
     if number.size and np.isnan(number.max()):  # a NaN would become any integer
@@ -128,8 +131,6 @@ def quantise(tensor: Tensor, real: npt.NDArray[np.floating[Any]]) -> Array:
 
 def dequantise(tensor: Tensor, number: Array) -> Array:
     """The file's integers as real numbers; what is not quantised stays as it is."""
-    import numpy as np  # noqa: PLC0415 - as above
-
     if not tensor.scale:
         return number
     real = number.astype(np.float32)
@@ -140,8 +141,6 @@ def dequantise(tensor: Tensor, number: Array) -> Array:
 
 def check_finite(name: str, given: Array) -> None:
     """Raises ModelError where an output is not a number: it must never pass for a low score."""
-    import numpy as np  # noqa: PLC0415 - as above
-
     if given.dtype.kind != "f":
         return
     # The sum of squares is finite only if every number is; very large numbers may overflow it, so ask again then.
