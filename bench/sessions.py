@@ -1,8 +1,9 @@
 """What a judgement costs beyond the bare call of the runtime, at batch 1: ``python -m bench.sessions [MODEL…]``.
 
-Two ratios per model: our session over the bare call with the same real numbers (the bare one quantises by hand
-where the file is int8, as anybody would have to); and for pictures the whole judgement (channels, scaling, quantising,
-session, softmax) over the same bare call. Processor time of this thread, lower quartile of blocks that take turns: a busy machine hits all alike.
+Our session over the bare call with the same real numbers (the bare one quantises by hand where the file is int8, as
+anybody would have to); and the whole judgement of a picture (channels, scaling, quantising, session, softmax) over
+the bare call with ready numbers. Processor time of this thread, lower quartile of blocks that take turns: a busy
+machine hits all alike.
 """
 
 import os

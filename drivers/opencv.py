@@ -119,7 +119,7 @@ def look_up(image: Image, tables: Any, out: Any, *, planar: bool) -> None:
     """Each pixel's number from a table into ``out``, which must have the tables' type.
 
     ``planar``: tables are channels x 256, and ``out`` has one plane per channel; otherwise tables are
-    1 x 256 x channels, and ``out`` has the picture's shape.
+    1 x 256 x channels (or x 1, for all of them), and ``out`` has the picture's shape.
     """
     cv2 = _cv2()
     if planar:

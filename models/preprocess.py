@@ -45,7 +45,10 @@ class Preprocess:
         if tensor.dtype not in _TYPES:
             raise BundleError(f"{file.name}: its input {tensor.name!r} is {tensor.dtype}, which no picture is")
         tables = np.stack([_table(wanted, tensor, channel) for channel in range(channels)])
-        self._tables = tables if self._planar else np.ascontiguousarray(tables.T[None])
+        # Where all channels are scaled alike, one table for all of them is faster.
+        self._tables = (
+            tables if self._planar else np.ascontiguousarray((tables[:1] if _alike(tables) else tables).T[None])
+        )
         self._numbers = np.empty(shape, tensor.dtype)
         # OpenCV knows no third axis of one.
         self._out = self._numbers[0, :, :, 0] if channels == 1 and not self._planar else self._numbers[0]
@@ -61,6 +64,10 @@ class Preprocess:
             image = self._resize(image, self._width, self._height)
         self._look_up(self._channels(image, self._colour), self._tables, self._out, planar=self._planar)
         return self._numbers
+
+
+def _alike(tables: Array) -> bool:
+    return bool((tables == tables[0]).all())
 
 
 def grey(image: Pixels) -> Pixels:
