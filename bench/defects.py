@@ -5,7 +5,8 @@
     python -m bench.defects prepare pitting|thermal OUT       lay a public set out for `train defects`
     python -m bench.defects pitting [--seeds 0,1,2]           every spot held out in turn, int8
     python -m bench.defects thermal [--seeds 0]               twelve classes, copies grouped
-    python -m bench.defects parity BUNDLE PICTURES            four variants, the same pictures, the same decisions?
+    python -m bench.defects parity BUNDLE PICTURES            every variant, the same pictures, the same decisions?
+    python -m bench.defects latency BUNDLE                    the bare session call, and the whole judgement
 
 The sets stand in the folder that ``EDGE_AGENT_DATA`` names (default ``../shared/data``).
 """
@@ -16,14 +17,26 @@ import argparse
 import json
 import os
 import re
+import sys
 import tarfile
+import tempfile
+import time
 from collections import defaultdict
 from pathlib import Path
+
+import numpy as np
+
+from drivers import opencv
+from models import bundle, judge, keys
+from models.train import defects, metrics
+from models.train.prepared import prepare
+from models.train.recipe import read_recipe
 
 DATA = Path(os.environ.get("EDGE_AGENT_DATA", "../shared/data"))
 SPOT = re.compile(r"01_(\d{12})_(\d+_\d+)_crop")
 UNSURE = 6  # frames before the first annotation in which the same pit may already be seen
 MARGIN_PX = 20
+OTHER_CUT = 57
 
 
 def prepare_thermal(out):
@@ -80,14 +93,147 @@ def _around(shape, size):
     return {"label": "ignore", "shape_type": "rectangle", "points": [[left, top], [right, bottom]]}
 
 
+# --- what they reach
+
+
+def scratch_set(what, folder):
+    """The prepared set, decoded, under the recipe that ships."""
+    {"pitting": prepare_pitting, "thermal": prepare_thermal}[what](folder / "set")
+    recipe = read_recipe({"pitting": "pitting", "thermal": "thermal-modules"}[what])
+    (folder / "scratch").mkdir()
+    return prepare(folder / "set", recipe, folder / "scratch", say)
+
+
+def say(name, done, of, live):
+    if done == of or not live:
+        print(f"# {name} {done}/{of} {live}", file=sys.stderr, flush=True)
+
+
+def frame_numbers():
+    """Picture → number of the frame in its spot's series, from 0; from 57 on the set has another cut-out."""
+    series = defaultdict(list)
+    for path in sorted((DATA / "bsdata_pitting" / "data").glob("*.jpg")):
+        match = SPOT.match(path.name)
+        if match:
+            series[match[2]].append(path.name)
+    return {name: number for names in series.values() for number, name in enumerate(names)}
+
+
+def pitting_figures(names, scores, bad):
+    """Pooled over all spots, each judged by a model that never saw it."""
+    frames = frame_numbers()
+    early = np.array([frames[name] < OTHER_CUT for name in names])
+    row = metrics.at(metrics.threshold_for(scores, bad, 0.01), scores, bad)
+    by_spot = {}
+    spots = np.array([SPOT.match(name)[2] for name in names])
+    for spot in sorted(set(spots)):
+        of = spots == spot
+        by_spot[spot] = {
+            "auroc": round(metrics.auroc(scores[of], bad[of]), 4) if bad[of].any() else None,
+            "false_rejects": int((scores[of & ~bad] >= row.threshold).sum()),
+            "missed": int((scores[of & bad] < row.threshold).sum()),
+            "first_found": first_found(frames, names, scores, bad, of, row.threshold),
+        }
+    return {
+        "good": int((~bad).sum()),
+        "bad": int(bad.sum()),
+        "auroc": round(metrics.auroc(scores, bad), 4),
+        "auroc_frames_below_57": round(metrics.auroc(scores[early], bad[early]), 4),
+        "false_rejects": round(row.false_rejects, 4),
+        "recall": round(row.recall, 4),
+        "recall_frames_below_57": round(float((scores[early & bad] >= row.threshold).mean()), 4),
+        "spots": by_spot,
+    }
+
+
+def first_found(frames, names, scores, bad, of, threshold):
+    """Frames from the first annotated one to the first that is found."""
+    annotated = sorted(frames[names[k]] for k in np.flatnonzero(of & bad))
+    found = sorted(frames[names[k]] for k in np.flatnonzero(of & bad & (scores >= threshold)))
+    return found[0] - annotated[0] if found else None
+
+
+def pitting(seeds):
+    with tempfile.TemporaryDirectory() as place:
+        prepared = scratch_set("pitting", Path(place))
+        for seed in seeds:
+            one = prepared._replace(recipe=prepared.recipe.model_copy(update={"seed": seed}))
+            held, said = defects.held_out(one, *one.sides(), say)
+            names = [one.samples[k].path.name for k in held]
+            figures = pitting_figures(names, said.scores, one.bad[held])
+            print(json.dumps({"bench": "pitting", "seed": seed, "int8": "onnx", **figures}), flush=True)
+
+
+def thermal(seeds):
+    with tempfile.TemporaryDirectory() as place:
+        prepared = scratch_set("thermal", Path(place))
+        for seed in seeds:
+            made = defects.make(prepared._replace(recipe=prepared.recipe.model_copy(update={"seed": seed})), say)
+            matrix = made.result.matrix
+            recalls = {
+                label: round(each.recall, 3)
+                for label, each in zip(made.result.labels, metrics.per_class(matrix), strict=True)
+            }
+            line = {"bench": "thermal", "seed": seed, **made.result.numbers(), "recall_by_class": recalls}
+            print(json.dumps({**line, "parity": made.parity._asdict()}), flush=True)
+
+
+def latency(bundle_path, rounds=30):
+    """Milliseconds of a bare session call and of a whole judgement, one thread, of each variant in a bundle."""
+    found = bundle.load(bundle_path, keys.trusted(), trust_unsigned=True)
+    width, height = found.card.input.size
+    image = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+    for file in found.card.files:
+        one = judge.build(found, file.variant)
+        feeds = {t.name: np.zeros(t.shape, t.dtype) for t in one.session.inputs}
+        bare = min(timed(lambda one=one, feeds=feeds: one.session.run(feeds)) for _ in range(rounds))
+        whole = min(timed(lambda one=one: one.judge(image)) for _ in range(rounds))
+        print(json.dumps({"bench": "latency", "variant": file.variant, "bare_ms": bare, "judge_ms": whole}))
+
+
+def timed(call):
+    start = time.perf_counter_ns()
+    call()
+    return round((time.perf_counter_ns() - start) / 1e6, 3)
+
+
+def parity(bundle_path, pictures):
+    """The int8 variants of a shipped bundle on real pictures: do ONNX and TFLite decide the same?"""
+    found = bundle.load(bundle_path, keys.trusted(), trust_unsigned=True)
+    judges = {file.variant: judge.build(found, file.variant) for file in found.card.files}
+    said = defaultdict(list)
+    paths = sorted(p for p in pictures.rglob("*") if p.suffix in (".jpg", ".png"))
+    for path in paths:
+        image = opencv.decode(path.read_bytes(), 64_000_000)
+        for name, one in judges.items():
+            answer = one.judge(image)
+            said[name].append((answer.label, answer.details.get("class")))
+    first, *others = said
+    same = {name: float(np.mean([a == b for a, b in zip(said[first], said[name], strict=True)])) for name in others}
+    print(json.dumps({"bench": "parity", "pictures": len(paths), "as": first, "same": same}))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    prepare = verbs.add_parser("prepare")
-    prepare.add_argument("what", choices=("pitting", "thermal"))
-    prepare.add_argument("out", type=Path)
+    one = verbs.add_parser("prepare")
+    one.add_argument("what", choices=("pitting", "thermal"))
+    one.add_argument("out", type=Path)
+    for name in ("pitting", "thermal"):
+        verbs.add_parser(name).add_argument("--seeds", default="0")
+    one = verbs.add_parser("parity")
+    one.add_argument("bundle", type=Path)
+    one.add_argument("pictures", type=Path)
+    verbs.add_parser("latency").add_argument("bundle", type=Path)
     chosen = parser.parse_args()
-    {"pitting": prepare_pitting, "thermal": prepare_thermal}[chosen.what](chosen.out)
+    if chosen.verb == "prepare":
+        {"pitting": prepare_pitting, "thermal": prepare_thermal}[chosen.what](chosen.out)
+    elif chosen.verb == "parity":
+        parity(chosen.bundle, chosen.pictures)
+    elif chosen.verb == "latency":
+        latency(chosen.bundle)
+    else:
+        {"pitting": pitting, "thermal": thermal}[chosen.verb]([int(seed) for seed in chosen.seeds.split(",")])
 
 
 if __name__ == "__main__":

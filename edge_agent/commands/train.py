@@ -19,7 +19,8 @@ from edge_agent.commands.options import ConfigFile, Json, print_json, whole_file
 from edge_agent.errors import ConfigError, EdgeAgentError, Problem
 
 if TYPE_CHECKING:
-    from models.train.defects import Made, Prepared, Stage
+    from models.train.packing import Made
+    from models.train.prepared import Prepared, Stage
     from models.train.recipe import Recipe
 
 _WORKSTATION: Final = Path("~/.local/share/edge-agent")
@@ -117,9 +118,9 @@ def _key_folder(config: Path | None) -> Path:
 
 
 def _prepare(data: Path, recipe: Recipe, epochs: float | None, scratch: Path, stage: Stage) -> Prepared:
-    from models.train import defects  # noqa: PLC0415 - as above
+    from models.train.prepared import prepare  # noqa: PLC0415 - as above
 
-    prepared = defects.prepare(data, recipe, scratch, stage)
+    prepared = prepare(data, recipe, scratch, stage)
     if epochs is not None:
         steps = max(1, ceil(epochs * len(prepared.samples) / recipe.batch))
         prepared = prepared._replace(recipe=prepared.recipe.model_copy(update={"steps": steps}))
@@ -130,10 +131,10 @@ def _make(
     prepared: Prepared, stage: Stage, command: str, key_folder: Path, *, small: bool
 ) -> tuple[Made, dict[str, bytes]]:
     from models import bundle, keys  # noqa: PLC0415 - as above
-    from models.train import defects  # noqa: PLC0415
+    from models.train import defects, packing  # noqa: PLC0415
 
     made = defects.make(prepared, stage)
-    drafted = defects.finish(made, command, small=small)
+    drafted = packing.finish(made, command, small=small)
     try:
         key_folder.mkdir(parents=True, exist_ok=True)
         key = keys.device_key(key_folder)
@@ -147,7 +148,7 @@ def _make(
 def _page(made: Made) -> str:
     from models.train import report  # noqa: PLC0415 - as above
 
-    prepared, card = made.prepared, made.draft.card
+    prepared, card = made.prepared, made.drafted.card
     facts = [
         ("bundle", f"{card.name}, version {card.version}"),
         ("pictures", str(len(prepared.samples))),

@@ -1,4 +1,4 @@
-"""From labelled pictures to a signed bundle for the task ``defect``, and a report that people look at.
+"""Learning to tell good from bad, and finding out how well it was learned.
 
 ::
 
@@ -9,109 +9,21 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from edge_agent.errors import ConfigError, Problem
-from models import bundle, golden, judge
-from models.bundle import Bundle
-from models.train import examine, metrics, parts, pictures, pixels
-from models.train.examine import Parity, Result, Said
-from models.train.pictures import REGIONS, PictureSet, Sample
-from models.train.pixels import Pixels
+from models.train import examine, metrics, parts
+from models.train.examine import Result, Said
+from models.train.packing import Made, draft
+from models.train.prepared import Prepared, Stage
 from models.train.recipe import Recipe
 
 if TYPE_CHECKING:
     from models.train.loop import Progress, Task
 
-    Array = Any
-
 _CALIBRATION: Final = 128  # pictures that the ranges of int8 are found with
-_GOLDEN: Final = 4
-_LONGEST_SIDE: Final = 640
-_MOST_GOLDEN_BYTES: Final = 700_000
-
-
-class Prepared(NamedTuple):
-    """Everything that is ready to be learned from. ``remarks``: what people should know about their pictures."""
-
-    samples: tuple[Sample, ...]
-    pixels: Pixels
-    groups: list[str]
-    truth: Any
-    labels: tuple[str, ...]
-    good: frozenset[int]
-    kind: str
-    recipe: Recipe
-    remarks: tuple[str, ...]
-
-    def sides(self) -> tuple[Any, Any]:
-        """Pictures that may examine, and those that are only learned from."""
-        pattern = re.compile(self.recipe.only_train) if self.recipe.only_train else None
-        only = np.array([bool(pattern and pattern.search(sample.path.name)) for sample in self.samples], bool)
-        return np.flatnonzero((self.truth >= 0) & ~only), np.flatnonzero((self.truth >= 0) & only)
-
-    @property
-    def bad(self) -> Any:
-        return ~np.isin(self.truth, list(self.good))
-
-
-@dataclass
-class Made:
-    """``draft``: a bundle without golden samples and signature, with all four variants."""
-
-    draft: Bundle
-    network: Any
-    result: Result
-    parity: Parity
-    prepared: Prepared
-    golden: bytes = b""
-    extra: dict[str, float | str] = field(default_factory=dict)
-
-
-Stage = Callable[[str, int, int, dict[str, float]], None]
-"""``stage(name, done, of, live metrics)``."""
-
-
-def prepare(folder: Path, recipe: Recipe, scratch: Path, stage: Stage) -> Prepared:
-    """Read, decode, check; raises ConfigError with everything that is wrong with the pictures."""
-    found = pictures.read(folder, recipe.groups, recipe.good)
-    if recipe.task == "locate" and found.kind != REGIONS:
-        raise ConfigError([Problem(0, "task", "to locate needs polygons or masks", str(folder))])
-    recipe = recipe.model_copy(update={"size": recipe.size or _fitting(pixels.sizes(found.samples))})
-    size = recipe.size or (0, 0)
-    loaded = pixels.load(found.samples, size, recipe.colour, scratch, lambda done, of: stage("read", done, of, {}))
-    copies = parts.copies(parts.look(loaded.small), loaded.thumbs)
-    return _without_contradictions(found, loaded, copies, recipe)
-
-
-def _without_contradictions(found: PictureSet, loaded: Pixels, copies: parts.Copies, recipe: Recipe) -> Prepared:
-    samples = found.samples
-    names = [sample.label for sample in samples]
-    out = {index for each in copies.contradictions(names) for index in each}
-    groups = [sample.group for sample in samples]
-    across = [each for each in copies.sets if len({groups[index] for index in each}) > 1]
-    groups = parts.joined(groups, copies)
-    remarks = [f"copies, kept together: {', '.join(str(samples[index].path) for index in each[:4])}" for each in across]
-    remarks += [f"left out, a copy has another label: {samples[index].path}" for index in sorted(out)]
-    labels = found.labels
-    truth = np.array([labels.index(name) for name in names], np.int64)
-    truth[sorted(out)] = -1
-    good = frozenset(labels.index(name) for name in found.good)
-    kind = "locate" if found.kind == REGIONS and recipe.task != "classify" else "classify"
-    return Prepared(samples, loaded, groups, truth, labels, good, kind, recipe, tuple(remarks))
-
-
-def _fitting(size: tuple[int, int]) -> tuple[int, int]:
-    scale = min(1.0, _LONGEST_SIDE / max(size))
-    width, height = (max(32, round(side * scale / 8) * 8) for side in size)
-    return width, height
 
 
 def make(prepared: Prepared, stage: Stage) -> Made:
@@ -126,7 +38,7 @@ def make(prepared: Prepared, stage: Stage) -> Made:
     train = np.concatenate([train, only])
     _check_sides(prepared, {"train": train, "validation": validation, "test": test})
     network, files = learn(prepared, train, validation, stage)
-    trial = _draft(prepared, files, 0.5, 0)
+    trial = draft(prepared, files, 0.5, 0)
     said = examine.ask(trial, "int8-onnx", prepared.pixels, validation)
     threshold = _threshold(said.scores, prepared.bad[validation], prepared.recipe)
     said = examine.ask(trial, "int8-onnx", prepared.pixels, test)
@@ -157,8 +69,8 @@ def held_out(prepared: Prepared, usable: Any, only: Any, stage: Stage) -> tuple[
         def tell(name: str, done: int, of: int, live: dict[str, float], number: int = number) -> None:
             stage(f"fold {number + 1} of {count}: {name}", done, of, live)
 
-        _, files = learn(prepared, outside, usable[:0], tell)
-        answer = examine.ask(_draft(prepared, files, 0.5, 0), "int8-onnx", prepared.pixels, inside)
+        _, files = learn(prepared, outside, usable[:0], tell, everything=False)
+        answer = examine.ask(draft(prepared, files, 0.5, 0), "int8-onnx", prepared.pixels, inside)
         order.append(inside)
         scores.append(answer.scores)
         classes.append(answer.classes)
@@ -177,8 +89,10 @@ def _check_sides(prepared: Prepared, sides: dict[str, Any]) -> None:
         raise ConfigError(problems)
 
 
-def learn(prepared: Prepared, train: Any, validation: Any, stage: Stage) -> tuple[Any, dict[str, bytes]]:
-    """One network and its four files."""
+def learn(
+    prepared: Prepared, train: Any, validation: Any, stage: Stage, *, everything: bool = True
+) -> tuple[Any, dict[str, bytes]]:
+    """One network and its four files, or only the one that is examined."""
     from models.train import exported, loop  # noqa: PLC0415 - torch is heavy, and most only read pictures
 
     def tell(progress: Progress) -> None:
@@ -190,7 +104,8 @@ def learn(prepared: Prepared, train: Any, validation: Any, stage: Stage) -> tupl
     task: Task = loop.Task(prepared.pixels, prepared.truth, prepared.good, classes, train, validation)
     network = loop.train(task, recipe, prepared.kind, tell)
     stage("export", 0, 1, {})
-    return network, exported.variants(network, _calibration(prepared, train))
+    export = exported.variants if everything else exported.preferred
+    return network, export(network, _calibration(prepared, train))
 
 
 def _calibration(prepared: Prepared, train: Any) -> Any:
@@ -207,43 +122,6 @@ def _threshold(scores: Any, bad: Any, recipe: Recipe) -> float:
     return min(1.0, max(1e-4, round(value, 5)))
 
 
-def _draft(
-    prepared: Prepared, files: dict[str, bytes], threshold: float, samples: int, numbers: dict[str, Any] | None = None
-) -> Bundle:
-    """The bundle with these files; small ones first."""
-    recipe = prepared.recipe
-    locates = prepared.kind == "locate"
-    good = [label for number, label in enumerate(prepared.labels) if number in prepared.good]
-    outputs: dict[str, Any] = (
-        {"name": "suspicion", "activation": "sigmoid"}
-        if locates
-        else {"name": "logits", "activation": "softmax", "labels": list(prepared.labels), "good": good}
-    )
-    set_for = "the fewest mistakes" if recipe.false_rejects is None else f"false-reject rate {recipe.false_rejects:.2%}"
-    ranked = sorted(files, key=lambda name: (not name.startswith("int8"), not name.endswith("onnx")))
-    width, height = recipe.size or (0, 0)
-    card: dict[str, Any] = {
-        "name": recipe.name,
-        "version": recipe.version,
-        "task": "defect",
-        "description": recipe.description,
-        "input": {
-            "kind": "picture",
-            "size": f"{width}x{height}",
-            "colour": recipe.colour,
-            "mean": [recipe.mean],
-            "std": [recipe.std],
-        },
-        "outputs": outputs,
-        **({"parameters": {"heat": "heat"}} if locates else {}),
-        "threshold": {"value": threshold, "set_for": set_for, **({"samples": samples} if samples else {})},
-        "files": [{"name": name, "format": name.split(".")[1], "precision": name.split(".")[0]} for name in ranked],
-        "data": [each.model_dump(exclude_defaults=True) for each in recipe.data],
-        "metrics": numbers or {},
-    }
-    return bundle.draft(card, files)
-
-
 def _examined(
     prepared: Prepared,
     network: Any,
@@ -256,42 +134,5 @@ def _examined(
     """``answers``: of int8 on pictures never seen; ``same_on``: pictures on which the variants are compared."""
     chosen, said = answers
     result = Result(chosen, said, prepared.truth[chosen], prepared.bad[chosen], prepared.labels, threshold)
-    draft = _draft(prepared, files, threshold, samples)
-    return Made(draft, network, result, examine.parity(draft, prepared.pixels, same_on, threshold), prepared)
-
-
-def finish(made: Made, command: str, *, small: bool = True) -> Bundle:
-    """The bundle as it ships: figures on the card, golden samples recorded. ``small``: int8 only."""
-    numbers: dict[str, Any] = {
-        key: value
-        for key, value in made.result.numbers().items()
-        if not (isinstance(value, float) and math.isnan(value))
-    }
-    numbers |= {
-        "int8_agrees_onnx": round(made.parity.quantised_onnx, 5),
-        "int8_agrees_tflite": round(made.parity.quantised_tflite, 5),
-        "onnx_agrees_tflite": round(made.parity.runtimes_int8, 5),
-        "command": command,
-        **made.extra,
-    }
-    names = [file.name for file in made.draft.card.files if not small or file.precision == "int8"]
-    threshold = made.draft.card.threshold
-    drafted = _draft(
-        made.prepared,
-        {name: made.draft.files[name] for name in names},
-        threshold.value if threshold else 0.5,
-        (threshold.samples or 0) if threshold else 0,
-        numbers,
-    )
-    made.golden = _golden(made, drafted)
-    return drafted
-
-
-def _golden(made: Made, drafted: Bundle) -> bytes:
-    """The clearest good and bad pictures that were never seen, as few as fit."""
-    scores, bad = made.result.said.scores, made.result.bad
-    order = np.argsort(scores)
-    right = order[(scores[order] >= made.result.threshold) == bad[order]]
-    clear = np.concatenate([right[: _GOLDEN // 2], right[-(_GOLDEN // 2) :]])
-    images = np.stack([examine.picture(made.prepared.pixels, int(made.result.chosen[each])) for each in clear])
-    return golden.record(judge.build(drafted), drafted.card, images)
+    drafted = draft(prepared, files, threshold, samples)
+    return Made(drafted, network, result, examine.parity(drafted, prepared.pixels, same_on, threshold), prepared)

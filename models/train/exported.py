@@ -40,6 +40,14 @@ def output_names(network: nn.Module) -> tuple[str, ...]:
     return (SUSPICION, HEAT) if Shipped(network).locates else (LOGITS,)
 
 
+def preferred(network: nn.Module, pictures: Array) -> dict[str, bytes]:
+    """``int8.onnx`` alone, for whoever only examines; as :func:`variants`."""
+    shipped = Shipped(network.to(memory_format=torch.contiguous_format)).eval()
+    with _quiet(), tempfile.TemporaryDirectory() as folder:
+        onnx = _onnx(shipped, pictures[:1], output_names(network), Path(folder))
+        return {"int8.onnx": _int8_onnx(onnx, pictures, Path(folder))}
+
+
 def variants(network: nn.Module, pictures: Array) -> dict[str, bytes]:
     """``fp32.onnx``, ``int8.onnx``, ``fp32.tflite``, ``int8.tflite``.
 
