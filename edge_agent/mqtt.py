@@ -251,11 +251,15 @@ class Session:
         expiry = getattr(properties, "MessageExpiryInterval", None)
         self._events.append(Message(message.topic, message.payload, message.retain, message.dup, user, expiry))
 
-    def _on_disconnect(self, _client: Any, _user: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+    def _on_disconnect(self, _client: Any, _user: Any, flags: Any, reason: Any, _properties: Any) -> None:
         if not self._connected:
             return  # the CONNACK said why, or there was none
         code = reason.value
-        self._end(Why.TAKEN_OVER if code == 0x8E else Why.AUTH if code in {0x87, 0x8A} else Why.NETWORK, str(reason))
+        unsaid = code == 0x80 and not flags.is_disconnect_packet_from_server
+        self._end(
+            Why.TAKEN_OVER if code == 0x8E else Why.AUTH if code in {0x87, 0x8A} else Why.NETWORK,
+            "connection lost" if unsaid else str(reason),
+        )
 
 
 def connect(

@@ -38,7 +38,8 @@ _WORDS_MAX: Final = 100
 _STATE_EVERY_S: Final = 5.0
 _DRAIN_S: Final = 1.5  # at the end, for what is in flight …
 _GOODBYE_S: Final = 0.7  # … and for our last word
-_SLOW_RETRY_S: Final = 15.0  # after a refusal: no lock-out storm
+_SLOW_RETRY_S: Final = 60.0  # after a refusal: no lock-out storm
+_RETRY_S: Final = 15.0  # at most, half as much more or less: a broker that is back is found soon, not by all at once
 _REFUSALS: Final = {Why.AUTH, Why.TAKEN_OVER}
 
 
@@ -104,7 +105,7 @@ class Publisher:
     # --- the thread
 
     def body(self, stop: threading.Event, progress: Callable[[], None]) -> None:
-        backoff = Backoff(first_s=0.5, cap_s=60.0, jitter=0.5)
+        backoff = Backoff(first_s=0.5, cap_s=_RETRY_S, jitter=0.5)
         turn = 0
         refused = False
         while not stop.is_set():

@@ -6,13 +6,14 @@ import json
 import threading
 import time
 from contextlib import ExitStack
+from itertools import pairwise
 from typing import Self
 
 import pytest
 
 from edge_agent import flight as flight_module
-from edge_agent.broker import MqttError
-from edge_agent.clock import SystemClock
+from edge_agent.broker import MqttError, Why
+from edge_agent.clock import NS, ManualClock, SystemClock
 from edge_agent.flight import MqttSettings
 from edge_agent.health import Health
 from edge_agent.outbox import ALARM, GAP, TELEMETRY, Row
@@ -30,8 +31,8 @@ ROOT = "edge/ulsan/press-3"
 class Line:
     """A spool and a publisher thread; commits happen when the test says so, in the test's thread."""
 
-    def __init__(self, folder, *urls: str, **settings) -> None:
-        self.clock = SystemClock()
+    def __init__(self, folder, *urls: str, clock=None, **settings) -> None:
+        self.clock = clock or SystemClock()
         self.health = Health(self.clock)
         self.spool = Spool(folder / "spool.db", self.clock, self.health, limit_bytes=1 << 30, durable=False)
         self.spool.open()
@@ -457,6 +458,26 @@ def test_a_refusal_by_one_broker_slows_the_whole_round(tmp_path, monkeypatch):
         until(lambda: line.health.counters().get("mqtt.network"))
         time.sleep(0.3)
         assert len(broker.peers) == 1
+
+
+def test_a_broker_that_is_back_after_hours_is_found_within_half_a_minute(tmp_path, monkeypatch):
+    """However long it was away, the present does not wait long for the next try; and nobody knocks without a pause."""
+    tries: list[int] = []
+
+    def nobody(*_args, **_options):
+        tries.append(line.clock.mono_ns())
+        if line.clock.mono_ns() - tries[0] > 2 * 3600 * NS:
+            line.stop.set()
+        raise MqttError(Why.NETWORK, "nobody there")
+
+    monkeypatch.setattr(publish_module, "Backoff", Backoff)
+    monkeypatch.setattr(publish_module.mqtt, "connect", nobody)
+    with Line(tmp_path, "mqtt://127.0.0.1", clock=ManualClock()) as line:
+        line.start().thread.join(10)
+    pauses = [(after - before) / NS for before, after in pairwise(tries)]
+    assert len(pauses) > 100
+    assert max(pauses) < 30
+    assert min(pauses[10:]) > 5
 
 
 def test_garbage_instead_of_mqtt_is_no_crash(tmp_path):
