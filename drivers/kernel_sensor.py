@@ -13,9 +13,9 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from drivers.sensors.psychrometrics import DERIVED, derive
 from edge_agent.clock import Clock
 from edge_agent.errors import DeviceError, ProfileError
+from edge_agent.psychrometrics import DERIVED, derive
 from edge_agent.settings import BusSection, DeviceSection, Duration
 from edge_agent.vocabulary import (
     NOT_A_NUMBER,

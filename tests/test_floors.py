@@ -19,7 +19,7 @@ PACKAGES = ("edge_agent", "drivers", "models")
 # `package.*` means everything in that package.
 FLOORS: list[tuple[str, ...]] = [
     ("edge_agent", "edge_agent.clock", "edge_agent.errors"),
-    ("edge_agent.vocabulary",),
+    ("edge_agent.vocabulary", "edge_agent.psychrometrics"),
     ("edge_agent.settings", "edge_agent.document", "edge_agent.declarations"),
     ("edge_agent.contracts",),
     ("edge_agent.schedule", "edge_agent.health"),
@@ -48,7 +48,10 @@ FLOORS: list[tuple[str, ...]] = [
         "edge_agent.plausibility",
         "edge_agent.evidence",
         "edge_agent.eye_link",
+        "edge_agent.mark",
         "edge_agent.child",
+        "edge_agent.minder",
+        "edge_agent.roster",
         "edge_agent.grabber",
         "edge_agent.calibration",
         "edge_agent.commissioning.finding",
@@ -56,12 +59,20 @@ FLOORS: list[tuple[str, ...]] = [
         "edge_agent.commissioning.angles",
         "edge_agent.commissioning.wiring",
         "edge_agent.commissioning.ratio",
+        "edge_agent.commissioning.settling",
         "edge_agent.notify",
         "edge_agent.logs",
     ),
     ("edge_agent.stages.*", "drivers.*", "models.*"),
     ("edge_agent.config",),
-    ("edge_agent.agent", "edge_agent.control", "edge_agent.remote", "edge_agent.eye_process"),
+    (
+        "edge_agent.agent",
+        "edge_agent.control",
+        "edge_agent.remote",
+        "edge_agent.deciding",
+        "edge_agent.judging_process",
+        "edge_agent.eye_process",
+    ),
     ("edge_agent.demo.*",),
     (
         "edge_agent.inspection.*",
@@ -80,6 +91,7 @@ SPEECH = {
     f"edge_agent.{name}"
     for name in (
         "vocabulary",
+        "psychrometrics",
         "errors",
         "clock",
         "contracts",
@@ -121,7 +133,8 @@ TIMES = {
 
 # Who may catch Exception, and why.
 CATCH_ALL = {
-    "edge_agent/eye_process.py": "a judge that fails leaves it to the next; a process that fails is restarted",
+    "edge_agent/judging_process.py": "a process that fails in an unforeseen way is started again",
+    "edge_agent/deciding.py": "a candidate that fails in any way is not good enough",
     "edge_agent/stages/alarm_record.py": "a record that fails must not stop the light",
     "models/chain.py": "a judge that fails in any way leaves it to the next",
     "models/onnx_session.py": "the runtime's errors have no other parent",

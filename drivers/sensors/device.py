@@ -9,10 +9,10 @@ from typing import Annotated, Final
 from pydantic import BeforeValidator, Field
 
 from drivers.sensors.part import Part, Wire
-from drivers.sensors.psychrometrics import DERIVED, derive
 from edge_agent.catalogue import SENSORS, load
 from edge_agent.clock import NS, Clock
 from edge_agent.errors import ProfileError
+from edge_agent.psychrometrics import DERIVED, derive
 from edge_agent.settings import DeviceSection, Duration
 from edge_agent.vocabulary import OUT_OF_RANGE, QUANTITIES, STALE, Quantity, Sample, nearest
 

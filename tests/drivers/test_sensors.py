@@ -14,7 +14,7 @@ from drivers.sensors.bus import SensorBus
 from drivers.sensors.crc import crc8, crc16_modbus, words
 from drivers.sensors.device import I2cDevice, I2cSensor, sensor_profile
 from drivers.sensors.part import clipped
-from drivers.sensors.psychrometrics import absolute_humidity, derive, dew_point
+from edge_agent.psychrometrics import absolute_humidity, derive, dew_point
 from drivers.simulated import bme280_chip
 from drivers.simulated.chips import Am2320, remainder, word
 from edge_agent.catalogue import SENSORS, load
