@@ -61,18 +61,20 @@ def register(app: typer.Typer) -> None:
         json_: Json = False,
     ) -> int:
         """Learn to tell good from bad. Writes the bundle and a report (.html) beside it, whole or not at all."""
-        named = {
+        named: dict[str, Any] = {
             "task": task, "groups": groups, "good": good or None, "size": size, "colour": colour, "folds": folds,
             "false_rejects": false_rejects, "seed": seed, "name": name, "version": version,
         }  # fmt: skip
-        wanted = _recipe(recipe, {key: value for key, value in named.items() if value is not None})
+        named = {key: value for key, value in named.items() if value is not None}
+        wanted = _recipe(recipe, named)
+        command = _command(data, output, recipe, named | ({"epochs": epochs} if epochs is not None else {}))
         _check_place(output)
         with _scratch(output) as scratch, _stages(quiet=json_) as stage:
             prepared = _prepare(data, wanted, epochs, scratch, stage)
             if check:
                 return _say_prepared(prepared, as_json=json_)
             _check_extra()
-            made, files = _make(prepared, stage, _command(), _key_folder(config), small=not fp32)
+            made, files = _make(prepared, stage, command, _key_folder(config), small=not fp32)
             page = _page(made)
             report = output.with_name(f"{output.stem}.html")
             _write(output, files)
@@ -103,10 +105,14 @@ def _check_extra() -> None:
         raise EdgeAgentError(f"training needs {', '.join(missing)}", hint="pip install 'edge-agent[train]'")
 
 
-def _command() -> str:
-    """As it was typed; paths are shortened to their last part."""
-    words = [Path(word).name if "/" in word and Path(word).exists() else word for word in sys.argv[1:]]
-    return shlex.join(["edge-agent", *words])
+def _command(data: Path, output: Path, recipe: str | None, named: dict[str, Any]) -> str:
+    """What makes the same bundle again; paths by their last part."""
+    words = ["edge-agent", "train", "defects", data.name, "--output", output.name]
+    words += ["--recipe", Path(recipe).name] if recipe else []
+    for key, value in named.items():
+        for each in value if isinstance(value, list) else [value]:
+            words += [f"--{key.replace('_', '-')}", str(each)]
+    return shlex.join(words)
 
 
 def _key_folder(config: Path | None) -> Path:

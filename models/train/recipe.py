@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from edge_agent.document import parse, validate
 from edge_agent.errors import ConfigError, Problem
@@ -15,6 +15,12 @@ from models.card import Data, Number
 
 Share = Annotated[float, Field(ge=0, le=1)]
 RECIPES: Final = Path(__file__).parent / "recipes"
+
+
+def _of_eights(size: tuple[int, int]) -> tuple[int, int]:
+    if size[0] % 8 or size[1] % 8:
+        raise ValueError("width and height must be multiples of 8: the network halves them three times")
+    return size
 
 
 class Recipe(Section):
@@ -32,7 +38,7 @@ class Recipe(Section):
         default=None, description="Regular expression: pictures that are learned from, and never examine."
     )
     good: tuple[str, ...] = Field(default=(), description="Which classes are good; default: those that are called so.")
-    size: Resolution | None = Field(
+    size: Annotated[Resolution, AfterValidator(_of_eights)] | None = Field(
         default=None, description="Width x height of the model's picture; default: fitting."
     )
     colour: Literal["grey", "bgr"] = Field(default="bgr", description="What the model sees.")
@@ -73,8 +79,6 @@ class Recipe(Section):
             raise ValueError("shares must be three numbers above 0 that add up to 1")
         if self.folds == 1:
             raise ValueError("folds must be 0, or 2 and more")
-        if self.size is not None and (self.size[0] % 8 or self.size[1] % 8):
-            raise ValueError("width and height of size must be multiples of 8")
         return self
 
 

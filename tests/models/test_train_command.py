@@ -1,0 +1,101 @@
+"""`edge-agent train defects` as people meet it: all mistakes at once, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from edge_agent.cli import main
+from models.train.recipe import RECIPES, read_recipe
+from tests.models.test_train_pictures import classes, jpeg, label
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "data"
+    classes(folder, good=6, crack=4)
+    return folder
+
+
+def left(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_look_at_the_pictures_changes_nothing(data, tmp_path, capsys):
+    """--check says what would be learned from."""
+    wrong = main(
+        ["train", "defects", str(data), "-o", str(tmp_path / "b"), "--check", "--json", "--groups", r"(part\d)"]
+    )
+    said = json.loads(capsys.readouterr().out)
+    assert wrong == 0
+    assert said["classes"] == {"good": 6, "crack": 4}
+    assert (said["kind"], said["parts"], said["size"]) == ("classify", 3, [48, 32])
+    assert left(tmp_path) == ["data"]
+
+
+def test_copies_are_told(data, tmp_path, capsys):
+    """One picture twice: kept together, and said; with two labels: left out, and said."""
+    (data / "good/again.jpg").write_bytes((data / "good/part0_0.jpg").read_bytes())
+    (data / "crack/part9_9.jpg").write_bytes((data / "good/part1_2.jpg").read_bytes())
+    assert main(["train", "defects", str(data), "-o", str(tmp_path / "b"), "--check", "--json"]) == 0
+    remarks = " ".join(json.loads(capsys.readouterr().out)["remarks"])
+    assert "copies, kept together" in remarks
+    assert "again.jpg" in remarks
+    assert "another label" in remarks
+
+
+def test_all_mistakes_come_at_once(data, tmp_path, capsys):
+    """Two broken pictures and one of another shape: exit code 2, each by name, and nothing is written."""
+    for name in ("a", "b"):
+        (data / f"good/{name}.jpg").write_text("no picture")
+    assert main(["train", "defects", str(data), "-o", str(tmp_path / "b.zip")]) == 2
+    said = capsys.readouterr().err
+    assert "good/a.jpg" in said
+    assert "good/b.jpg" in said
+    assert left(tmp_path) == ["data"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--seed", "-1", "--task", "guess", "--size", "50x50"], ("--seed", "--task", "--size")),
+        (["--groups", "("], ("--groups", "regular expression")),
+        (["--good", "fine"], ("--good", "there is no fine; there is crack, good")),
+        (["--recipe", "nowhere"], ("--recipe", "pitting, thermal-modules")),
+        (["--task", "locate"], ("polygons or masks",)),
+    ],
+)
+def test_options_that_do_not_fit_are_named(data, tmp_path, capsys, options, words):
+    """Exit code 2, and what would fit."""
+    assert main(["train", "defects", str(data), "-o", str(tmp_path / "b"), "--check", *options]) == 2
+    said = capsys.readouterr().err
+    for word in words:
+        assert word in said
+    assert left(tmp_path) == ["data"]
+
+
+def test_nothing_is_written_over(data, tmp_path, capsys):
+    """A bundle that is there stays."""
+    (tmp_path / "b.zip").write_text("mine")
+    assert main(["train", "defects", str(data), "-o", str(tmp_path / "b.zip")]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert (tmp_path / "b.zip").read_text() == "mine"
+
+
+def test_labels_without_pictures_are_refused(tmp_path, capsys):
+    """A polygon whose picture is gone."""
+    data = tmp_path / "data"
+    jpeg(data / "a.jpg")
+    label(data / "a.json", ("pit", "polygon", [[0, 0], [9, 0], [9, 9]]))
+    label(data / "gone.json", ("pit", "polygon", [[0, 0], [9, 0], [9, 9]]))
+    assert main(["train", "defects", str(data), "-o", str(tmp_path / "b"), "--check"]) == 2
+    assert "gone.json: is a label without a picture" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.yaml")))
+def test_the_recipes_that_come_along_are_recipes(name):
+    """Each reads, and says under which licence its data are."""
+    recipe = read_recipe(name)
+    assert recipe.name == name
+    assert all(each.licence and each.source for each in recipe.data)
