@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from edge_agent.clock import NS, Clock
 from edge_agent.eye_link import Link, LinkClosedError, NonsenseError, pair
+from edge_agent.mark import Mark
 
 _GRACE_S: Final = 2.0  # to finish what is being written
 _KILL_S: Final = 1.0  # the kernel needs no longer, unless the child is stuck in a driver
@@ -23,32 +24,44 @@ _leaving: list[subprocess.Popen[bytes]] = []
 class Child:
     """One life of one process."""
 
-    def __init__(self, process: subprocess.Popen[bytes], link: Link, clock: Clock) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], link: Link, mark: Mark, clock: Clock) -> None:
         self.process = process
         self._link = link
+        self._mark = mark
         self._clock = clock
 
     @classmethod
     def start(cls, module: str, order: Mapping[str, object], clock: Clock) -> Child:
-        """Run ``python -m module FD`` and say ``order`` to it; raises OSError where no process can be started."""
+        """Run ``python -m module LINK MARK`` and say ``order`` to it; raises OSError where none can be started."""
         _leaving[:] = [process for process in _leaving if process.poll() is None]
+        mark = Mark.fresh()
         ours, theirs = pair()
         try:
             with theirs:
                 process = subprocess.Popen(  # noqa: S603 - ourselves
-                    [sys.executable, "-m", module, str(theirs.fileno())],
+                    [sys.executable, "-m", module, str(theirs.fileno()), str(mark.number)],
                     stdin=subprocess.DEVNULL,
                     stdout=2,  # whatever a native library prints belongs into the journal
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[theirs.fileno(), mark.number],
                     process_group=0,  # Ctrl-C is for the agent
                 )
         except OSError:
             ours.close()
+            mark.close()
             raise
         link = Link(ours)
         with contextlib.suppress(LinkClosedError):  # dead already: who receives next will know
             link.send("look", parent=os.getpid(), **order)
-        return cls(process, link, clock)
+        return cls(process, link, mark, clock)
+
+    @property
+    def asked(self) -> int:
+        """Who was being asked over there, see :class:`Mark`; until ``end``."""
+        return self._mark.asked
+
+    def offer(self, say: str, **what: object) -> bool:
+        """As :meth:`Link.offer`."""
+        return self._link.offer(say, **what)
 
     def receive(self, timeout_s: float) -> dict[str, Any] | None:
         """As :meth:`Link.receive`."""
@@ -67,6 +80,7 @@ class Child:
     def end(self) -> bool:
         """It is over now: no zombie, no wait for ever. False when even SIGKILL did not end it yet."""
         self._link.close()
+        self._mark.close()
         self.process.kill()
         try:
             self.process.wait(_KILL_S)

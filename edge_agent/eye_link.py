@@ -1,6 +1,7 @@
-"""What an eye process and its parent say to each other: one JSON object per packet, both ways.
+"""What a process that judges and its parent say to each other: one JSON object per packet, both ways.
 
-The parent speaks once, when it starts the process: what to look at and how. The process then says:
+The parent says, when it starts the process, what to look at and how; later, what there is to judge (``rows``, to
+the judge of the line) and whom to try beside the one who decides (``candidate``). The process says:
 
 ``opening``   it tries to reach the camera, which may take long
 ``open``      pictures can come
@@ -8,16 +9,18 @@ The parent speaks once, when it starts the process: what to look at and how. The
 ``verdict``   a :class:`~edge_agent.vocabulary.Verdict`
 ``evidence``  an :class:`~edge_agent.vocabulary.Evidence`; its file is complete. Pictures never go through here
 ``fault``     the camera gives nothing; it will try again by itself
+``trial``     a :class:`Trial`: what became of a candidate
 
-The link's end is the order to stop, in both directions. The process handles hostile pictures, so the
-parent believes nothing that does not fit.
+The link's end is the order to stop, in both directions. The process handles hostile pictures and models, so
+the parent believes nothing that does not fit.
 """
 
 from __future__ import annotations
 
 import json
 import socket
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from math import isfinite
 from threading import Lock
 from typing import Any, Final, TypeVar
@@ -40,12 +43,33 @@ class NonsenseError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """What an eye tells about itself: counts since it last did, pictures per second, memory, remarks for a person."""
+    """What a process tells about itself: counts since it last did, pictures per second, memory, remarks for a person.
+
+    ``fallbacks``: model → share of its last decisions that it did not make itself.
+    """
 
     counts: dict[str, NonNegativeInt]
     fps: FiniteFloat
     rss_bytes: NonNegativeInt
     remarks: list[str]
+    fallbacks: dict[str, FiniteFloat] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """How a candidate did beside the one who decides. ``who``: its number in the mark.
+
+    ``same``: of so many ``judgements`` of both, so many had the same label. Latencies: 95 % are shorter.
+    """
+
+    model: str
+    who: NonNegativeInt
+    good: bool
+    why: str
+    judgements: NonNegativeInt = 0
+    same: NonNegativeInt = 0
+    old_ms: FiniteFloat = 0.0
+    new_ms: FiniteFloat = 0.0
 
 
 class Link:
@@ -57,14 +81,21 @@ class Link:
 
     def send(self, say: str, **what: object) -> None:
         """Raises LinkClosedError; blocks while the other side is slow."""
-        packet = json.dumps({"say": say, **what}, allow_nan=False).encode()
-        if len(packet) > _LARGEST:
-            raise ValueError(f"a message of {len(packet)} bytes")
         try:
             with self._lock:
-                self._socket.sendall(packet)
+                self._socket.sendall(_packet(say, what))
         except OSError as error:
             raise LinkClosedError(str(error)) from error
+
+    def offer(self, say: str, **what: object) -> bool:
+        """Send it if the other side has room for it now, and never wait. Raises LinkClosedError."""
+        try:
+            self._socket.send(_packet(say, what), socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise LinkClosedError(str(error)) from error
+        return True
 
     def receive(self, timeout_s: float | None) -> dict[str, Any] | None:
         """The next message, or None when none came in time; raises LinkClosedError and NonsenseError."""
@@ -96,6 +127,13 @@ class Link:
         self._socket.close()
 
 
+def _packet(say: str, what: Mapping[str, object]) -> bytes:
+    packet = json.dumps({"say": say, **what}, allow_nan=False).encode()
+    if len(packet) > _LARGEST:
+        raise ValueError(f"a message of {len(packet)} bytes")
+    return packet
+
+
 def pair() -> tuple[socket.socket, socket.socket]:
     """Two connected ends; packets keep their borders."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -104,19 +142,20 @@ def pair() -> tuple[socket.socket, socket.socket]:
 _VERDICT: Final = TypeAdapter(Verdict)
 _EVIDENCE: Final = TypeAdapter(Evidence)
 _ALIVE: Final = TypeAdapter(Alive)
+_TRIAL: Final = TypeAdapter(Trial)
 
 
-def packed(noun: Verdict | Evidence | Alive) -> dict[str, object]:
+def packed(noun: Verdict | Evidence | Alive | Trial) -> dict[str, object]:
     """As it travels."""
     return asdict(noun)
 
 
-def verdict_from(fields: object, camera: str) -> Verdict:
-    """A verdict of that camera; raises NonsenseError for anything else."""
+def verdict_from(fields: object, *subjects: str) -> Verdict:
+    """A verdict about that camera or one of those models; raises NonsenseError for anything else."""
     verdict = _fitting(_VERDICT, fields)
     numbers = (verdict.score, verdict.threshold, verdict.latency_ms)
-    if verdict.subject != camera or verdict.label not in LABELS:
-        raise NonsenseError(f"{verdict.label!r} of {verdict.subject!r} from the eye of {camera!r}")
+    if verdict.subject not in subjects or verdict.label not in LABELS:
+        raise NonsenseError(f"{verdict.label!r} of {verdict.subject!r} from the judge of {', '.join(subjects)}")
     if not all(isfinite(number) for number in numbers if number is not None):
         raise NonsenseError("a number that is none")
     return verdict
@@ -134,6 +173,11 @@ def evidence_from(fields: object, camera: str, folder: str) -> Evidence:
 def alive_from(fields: object) -> Alive:
     """Raises NonsenseError for anything else."""
     return _fitting(_ALIVE, fields)
+
+
+def trial_from(fields: object) -> Trial:
+    """Raises NonsenseError for anything else."""
+    return _fitting(_TRIAL, fields)
 
 
 _Noun = TypeVar("_Noun")

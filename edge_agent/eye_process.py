@@ -1,61 +1,56 @@
-"""The eye process: one camera, one judge, in a process of its own that may hang or crash.
+"""The eye process: one camera and who judges its pictures, in a process of its own that may hang or crash.
 
-``python -m edge_agent.eye_process FD``: FD is its end of the link to the agent (:mod:`edge_agent.eye_link`).
+It speaks to the agent as :mod:`edge_agent.eye_link` says, and lives and ends as :mod:`edge_agent.judging_process` does.
 
 ::
 
     grab thread ──newest frame──▶ judge loop ──verdict──▶ link
      opens, grabs,                 decodes, gate,  └─picture─▶ evidence thread ──▶ files, link
-     opens again                   judges
-
-It ends when the link closes, and the kernel kills it when the agent dies. Signals that are meant for the
-agent do not reach it.
+     opens again                   models, rule
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import faulthandler
-import json
 import os
-import signal
-import socket
-import sys
 import threading
-import traceback
-from math import isfinite
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Final
 
 from drivers import opencv
 from drivers.pictures import Gate
 from edge_agent import catalogue
 from edge_agent.clock import NS, Clock, SystemClock
-from edge_agent.contracts import Camera, Frame, Judge
-from edge_agent.errors import EdgeAgentError, PictureError
+from edge_agent.contracts import Camera, Frame
+from edge_agent.deciding import Deciding, opened
+from edge_agent.errors import PictureError
 from edge_agent.evidence import EvidenceFolder, Keeper
-from edge_agent.eye_link import LABELS, Alive, Link, LinkClosedError, NonsenseError, packed
+from edge_agent.eye_link import Alive, Link, LinkClosedError, NonsenseError, Trial, packed
 from edge_agent.grabber import Grabber, Shot
+from edge_agent.judging_process import main, rss_bytes
+from edge_agent.mark import Mark
 from edge_agent.schedule import Periodic
 from edge_agent.settings import CameraSection
-from edge_agent.vocabulary import FROZEN, JUDGE_FAILED, NOT_INSPECTED, Evidence, Judgement, Verdict
+from edge_agent.vocabulary import DEFECT, FROZEN, GOOD, NOT_INSPECTED, Evidence, Verdict
 
-_PR_SET_PDEATHSIG: Final = 1
-_OOM_SCORE = "500"  # when memory runs out, an eye goes before the agent
-_NAP_S = 0.5
-_DETAILS = 16_384  # bytes
-_BROKEN = 70  # exit status: a mistake of ours, not of the camera
+_NAP_S: Final = 0.5
+
+
+_GRAVEST: Final = {DEFECT: 0, GOOD: 2}  # everything else is between them
 
 
 class Eye:
     """The judge loop: looks at the newest picture every so often and says what it is."""
 
-    def __init__(self, name: str, settings: CameraSection, judges: list[Judge], keeper: Keeper, clock: Clock) -> None:
+    def __init__(
+        self, name: str, settings: CameraSection, models: list[Deciding], keeper: Keeper, clock: Clock
+    ) -> None:
         self.settings = settings
         self.clock = clock
         self._name = name
-        self._judges = judges
+        self._models = models
         self._keeper = keeper
         self._gate = Gate(settings.picture, settings.size, settings.roi)
         self._frozen_since_ns: int | None = None
@@ -80,25 +75,30 @@ class Eye:
         return verdict, jobs
 
     def _decide(self, shot: Frame, image: Any, details: dict[str, object]) -> Verdict:
-        failures = []
-        for judge in self._judges:
-            try:
-                said = judge.judge(self._gate.region(image))
-                _check(said)
-            except Exception as error:  # whatever a model runtime throws: the next judge decides, never "good"
-                failures.append(f"{judge.decided_by}: {type(error).__name__}: {error}"[:300])
-                continue
-            return Verdict(
-                self._name,
-                shot.at,
-                said.label,
-                judge.decided_by,
-                score=said.score,
-                threshold=said.threshold,
-                model_sha256=judge.model_sha256,
-                details={**details, **said.details, **({"failed": failures} if failures else {})},
-            )
-        return self._refused(JUDGE_FAILED, "; ".join(failures), shot, details)
+        region = self._gate.region(image)
+        verdicts = {model.model: model.decide(region, shot.at) for model in self._models}
+        # Of several models, the one that has something against it speaks; never "good" while one does not know.
+        verdict = min(verdicts.values(), key=lambda each: _GRAVEST.get(each.label, 1))
+        if len(verdicts) > 1:
+            details["models"] = {
+                name: {"label": each.label, "score": each.score, "decided_by": each.decided_by}
+                for name, each in verdicts.items()
+            }
+        verdict.details = {**details, **verdict.details}
+        return verdict
+
+    def obey(self, message: Mapping[str, Any]) -> None:
+        """A candidate is to be tried, or none any more."""
+        for model in self._models:
+            if message["say"] == "candidate" and message["model"] == model.model:
+                model.try_beside(message["candidate"], message["judgements"])
+
+    def trials(self) -> Iterator[Trial]:
+        """What became of candidates, once."""
+        for model in self._models:
+            if model.trial is not None:
+                yield model.trial
+                model.trial = None
 
     def _refused(
         self, reason: str, why: str, shot: Frame | None = None, details: dict[str, object] | None = None
@@ -120,21 +120,21 @@ class Eye:
         return stuck
 
 
-def _check(said: Judgement) -> None:
-    """Raises for what cannot be a judgement, or cannot be told."""
-    if said.label not in LABELS or not isfinite(said.score) or not isfinite(said.threshold):
-        raise ValueError(f"label {said.label!r}, score {said.score!r}, threshold {said.threshold!r}")
-    if len(json.dumps(said.details, allow_nan=False)) > _DETAILS:
-        raise ValueError("too many details")
-
-
 class Report:
     """Tells the agent that there is life, and how much: only if something was grabbed since."""
 
-    def __init__(self, link: Link, grabber: Grabber, folder: EvidenceFolder, clock: Clock, every_s: float) -> None:
+    def __init__(
+        self,
+        link: Link,
+        grabber: Grabber,
+        folder: EvidenceFolder,
+        models: list[Deciding],
+        clock: Clock,
+        every_s: float,
+    ) -> None:
         self.judged = 0
         self.refused = 0
-        self.standing: list[str] = []  # remarks that stay
+        self._models = models
         self._link = link
         self._grabber = grabber
         self._folder = folder
@@ -170,19 +170,18 @@ class Report:
             "evidence-evicted": self._folder.evicted,
         }
         counts = {name: total - self._said.get(name, 0) for name, total in totals.items()}
+        for model in self._models:
+            counts |= model.counts()
         fps = round(counts["grabbed"] / ((now_ns - self._last_ns) / NS), 2)
         lost = [f"evidence is lost: {self._why_lost}"] if self._why_lost else []
-        remarks = [*self.standing, *self._grabber.remarks, *lost]
+        standing = [remark for model in self._models for remark in model.remarks]
+        remarks = [remark[:300] for remark in (*standing, *self._grabber.remarks, *lost)]
+        shares = {model.model: model.fallback_share for model in self._models}
         self._last_ns, self._progress, self._said = now_ns, self._grabber.progress, totals
-        self._link.send("alive", alive=packed(Alive(counts, fps, _rss_bytes(), [remark[:300] for remark in remarks])))
+        self._link.send("alive", alive=packed(Alive(counts, fps, rss_bytes(), remarks, shares)))
 
 
-def _rss_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _live(link: Link, order: dict[str, Any]) -> None:
+def _live(link: Link, mark: Mark, order: dict[str, Any]) -> None:
     """Look until the link closes. ``order``: what the parent said first."""
     clock, stop = SystemClock(), threading.Event()
     name = order["camera"]
@@ -193,35 +192,32 @@ def _live(link: Link, order: dict[str, Any]) -> None:
     camera: Camera = kind(name, settings, clock, order["since_ns"])
     folder = EvidenceFolder(Path(order["evidence"]), settings.evidence)
     grabber = Grabber(camera, min(1.0, settings.every), clock, stop, link.send)
-    report = Report(link, grabber, folder, clock, min(1.0, settings.deadline / 3))
+    models = [opened(each, name, mark, clock, settings.deadline) for each in order["models"]]
+    report = Report(link, grabber, folder, models, clock, min(1.0, settings.deadline / 3))
     keeper = Keeper(name, settings.evidence, folder, opencv.encode_jpeg, report.keep, report.lose)
-    judges = _judges(order["judges"], report.standing)
+    heard: SimpleQueue[dict[str, Any]] = SimpleQueue()
     keeper.start()
     threading.Thread(target=grabber.run, name="grab", daemon=True).start()
-    threading.Thread(target=_listen, args=(link, stop), name="link", daemon=True).start()
-    _judge_until(stop, Eye(name, settings, judges, keeper, clock), grabber, report, keeper, link)
+    threading.Thread(target=_listen, args=(link, stop, heard), name="link", daemon=True).start()
+    _judge_until(stop, Eye(name, settings, models, keeper, clock), grabber, report, keeper, link, heard)
     keeper.finish(1.0)
 
 
-def _judges(specs: list[dict[str, Any]], remarks: list[str]) -> list[Judge]:
-    """In the order in which they are asked; one that cannot be loaded leaves the decision to the next."""
-    judges = []
-    for spec in specs:
-        try:
-            kind = catalogue.load(catalogue.JUDGES, spec["kind"])
-            judge: Judge = kind(kind.Settings.model_validate(spec))
-            judge.open()
-            judges.append(judge)
-        except EdgeAgentError as error:
-            remarks.append(f"{spec['kind']} cannot decide: {error}")
-    return judges
-
-
-def _judge_until(stop: threading.Event, eye: Eye, grabber: Grabber, report: Report, keeper: Keeper, link: Link) -> None:
+def _judge_until(
+    stop: threading.Event,
+    eye: Eye,
+    grabber: Grabber,
+    report: Report,
+    keeper: Keeper,
+    link: Link,
+    heard: SimpleQueue[dict[str, Any]],
+) -> None:
     clock = eye.clock
     tick = Periodic.every(eye.settings.every, clock.mono_ns())
     while not stop.is_set():
         report.beat()
+        while not heard.empty():
+            eye.obey(heard.get())
         now_ns = clock.mono_ns()
         if not tick.is_due(now_ns):
             clock.wait(stop, min((tick.due_ns - now_ns) / NS, _NAP_S))
@@ -234,6 +230,8 @@ def _judge_until(stop: threading.Event, eye: Eye, grabber: Grabber, report: Repo
         report.judged += 1
         link.send("verdict", verdict=packed(verdict))  # first: the light does not wait for the disk
         keeper.submit(jobs)
+        for trial in eye.trials():
+            link.send("trial", trial=packed(trial))
         if verdict.label == NOT_INSPECTED:
             report.refused += 1
         else:
@@ -242,50 +240,16 @@ def _judge_until(stop: threading.Event, eye: Eye, grabber: Grabber, report: Repo
             grabber.open_again()
 
 
-def _listen(link: Link, stop: threading.Event) -> None:
-    """The parent says nothing more; when its end closes, that is the order to stop."""
+def _listen(link: Link, stop: threading.Event, heard: SimpleQueue[dict[str, Any]]) -> None:
+    """What the parent says later; when its end closes, that is the order to stop."""
     try:
         while True:
-            link.receive(None)
+            message = link.receive(None)
+            if message is not None:
+                heard.put(message)
     except (LinkClosedError, NonsenseError):
         stop.set()
 
 
-def _settle(parent: int) -> None:
-    """Die with the parent, die before it when memory runs out, and leave its signals to it."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before we asked
-        os._exit(0)
-    Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
-    # Standard error itself may be borrowed while a picture is decoded.
-    faulthandler.enable(os.dup(2))
-    threading.excepthook = lambda failed: _break(failed.exc_value)
-
-
-def _break(error: BaseException | None) -> None:
-    """A thread failed: the whole process ends, so that the parent notices and starts it again."""
-    if isinstance(error, LinkClosedError):
-        os._exit(0)
-    traceback.print_exception(error)
-    os._exit(_BROKEN)
-
-
-def main() -> None:
-    """See the head of this file."""
-    link = Link(socket.socket(fileno=int(sys.argv[1])))
-    try:
-        order = link.receive(None)
-        if order is not None:
-            _settle(order["parent"])
-            _live(link, order)
-    except Exception as error:  # the one place where a mistake of ours ends
-        _break(error)
-    # Not the long way: a camera that hangs would keep the interpreter from ending.
-    sys.stderr.flush()
-    os._exit(0)
-
-
 if __name__ == "__main__":
-    main()
+    main(_live)

@@ -44,6 +44,10 @@ class Chain:
         self._they_remember = they_remember
         self._recent: deque[bool] = deque(maxlen=_RECENT)
 
+    def lead(self, decider: Decider) -> None:
+        """From here on it is asked first, before all others."""
+        self._deciders = [decider, *self._deciders]
+
     @property
     def fallback_share(self) -> float:
         """Of the last hundred decisions: the share that was not made by who comes first."""

@@ -7,10 +7,12 @@ import pytest
 
 from edge_agent.clock import ManualClock
 from edge_agent.contracts import Frame
+from edge_agent.deciding import Deciding, Numbered
 from edge_agent.errors import CameraError, PictureError
 from edge_agent.evidence import EvidenceFolder, Keeper
 from edge_agent.eye_process import Eye
 from edge_agent.grabber import Grabber, Slot
+from edge_agent.mark import Mark
 from edge_agent.settings import CameraSection
 from edge_agent.vocabulary import Judgement
 
@@ -190,7 +192,10 @@ def look(tmp_path, *judges, image=None, **settings):
     if image is None:
         image = np.random.default_rng(0).normal(120, 5, (48, 64, 3)).clip(0, 255).astype(np.uint8)
     shot = image if isinstance(image, PictureError) else Frame(AT, image=image, name="part.png")
-    verdict, _ = Eye("cam", section, list(judges), keeper, ManualClock()).look(shot)
+    mark, clock = Mark.fresh(), ManualClock()
+    deciders = [Numbered(judge, who, mark) for who, judge in enumerate(judges, 1)]
+    models = [Deciding("pitting", "cam", deciders, mark, clock, 5.0)]
+    verdict, _ = Eye("cam", section, models, keeper, clock).look(shot)
     return verdict
 
 
@@ -225,10 +230,15 @@ def test_when_the_model_cannot_the_rule_decides(tmp_path, failure):
 
 
 def test_when_nobody_can_nothing_is_good(tmp_path):
-    """Not inspected, with what went wrong."""
+    """Unknown, with what went wrong."""
     verdict = look(tmp_path, Scripted("a", RuntimeError("x")), Scripted("b", ValueError("y")))
-    assert (verdict.label, verdict.reason, verdict.score) == ("not-inspected", "judge-failed", None)
-    assert "RuntimeError: x" in verdict.details["why"]
+    assert (verdict.label, verdict.decided_by, verdict.reason, verdict.score) == (
+        "unknown",
+        "nobody",
+        "judge-failed",
+        None,
+    )
+    assert "RuntimeError: x" in verdict.details["failed"][0]
 
 
 def test_the_gate_stands_before_the_judge(tmp_path):

@@ -1,0 +1,70 @@
+"""Which variant of a bundle decides on this board, and on how many threads: measured by ``calibrate model``.
+
+Kept in ``calibration/model-<name>.json`` of the state folder, for exactly the bundle that was measured.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from pydantic import Field, ValidationError
+
+from edge_agent.settings import Section
+from models import archive
+from models.bundle import Bundle
+
+_LARGEST: Final = 256 << 10
+
+
+class Measured(Section):
+    """One variant on so many threads, over the golden samples, in a process of its own."""
+
+    variant: str = Field(description="Which file.")
+    threads: int = Field(ge=1, description="On how many threads.")
+    p50_ms: float = Field(ge=0, description="One judgement takes so long, half of the time.")
+    p95_ms: float = Field(ge=0, description="The same, 95 % of the time.")
+    rss_bytes: int = Field(ge=0, description="Memory of the whole process.")
+    same: float = Field(ge=0, le=1, description="Share of golden samples that are decided as they should be.")
+    why: str = Field(default="", description="Why it cannot be used.")
+
+
+class Choice(Section):
+    """What was chosen. Without a measurement: the card's first variant whose runtime is installed, one thread."""
+
+    sha256: str = Field(default="", description="Of the bundle that was measured.")
+    variant: str | None = Field(default=None, description="The variant that decides.")
+    threads: int = Field(default=1, ge=1, le=64, description="On how many threads.")
+    why: str = Field(default="", description="Why this one.")
+    at: str = Field(default="", description="When it was measured, UTC.")
+    measured: tuple[Measured, ...] = Field(default=(), description="The whole table.")
+
+
+def path_of(state_dir: Path, name: str) -> Path:
+    return state_dir / "calibration" / f"model-{name}.json"
+
+
+def chosen(state_dir: Path, of: Bundle) -> Choice:
+    """The choice for exactly this bundle; what cannot be read, or was measured for another one, chooses nothing."""
+    found = read(state_dir, of.card.name)
+    if found is None or found.sha256 != of.sha256 or found.variant not in {file.variant for file in of.card.files}:
+        return Choice()
+    return found
+
+
+def read(state_dir: Path, name: str) -> Choice | None:
+    """What was measured last, or None."""
+    try:
+        with path_of(state_dir, name).open("rb") as file:
+            return Choice.model_validate_json(file.read(_LARGEST))
+    except (OSError, ValidationError):
+        return None
+
+
+def keep(state_dir: Path, name: str, choice: Choice) -> None:
+    """Raises OSError."""
+    path = path_of(state_dir, name)
+    if not path.parent.is_dir():
+        path.parent.mkdir(mode=0o750)
+        archive.give(path.parent, state_dir.stat())
+    archive.replace(path, choice.model_dump_json(indent=1).encode() + b"\n")
