@@ -7,6 +7,7 @@
 # and what developers do besides:
 #
 #   ./do pytest [ARGUMENTS]   the tests alone
+#   ./do pytest-tflite-runtime   the tests of models with the old TFLite runtime, on Python 3.11 and NumPy 1
 #   ./do lint                 style and types alone
 #   ./do docs                 render the documentation that comes from the code
 #   ./do lock                 write requirements.lock anew from what pyproject.toml allows
@@ -31,7 +32,7 @@ environment() {
     echo "preparing $VENV with $("$python" -V); this takes a minute or two the first time"
     if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then .ci/apt-needs python3-venv; fi
     if [ "$("$VENV/bin/python" -V 2>/dev/null)" != "$("$python" -V)" ]; then "$python" -m venv --clear "$VENV"; fi
-    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable ".[$extra]"
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --constraint "${LOCK:-requirements.lock}" --editable ".[$extra]"
     echo "$key" >"$stamp"
 }
 
@@ -48,12 +49,24 @@ tests() {
     "$VENV/bin/python" -m pytest "$@"
 }
 
+# Where both runtimes are installed the successor is asked, so it goes. Nobody trains there.
+tflite_runtime_tests() {
+    local exact
+    exact=$(mktemp)
+    grep -vE '^(numpy|opencv-python-headless|ml_dtypes)==' requirements.lock >"$exact"
+    LOCK=$exact environment dev,tflite-runtime
+    rm "$exact"
+    "$VENV/bin/python" -m pip uninstall --quiet --yes ai-edge-litert
+    "$VENV/bin/python" -m pytest tests/models --ignore-glob='*/test_train*' "$@"
+}
+
 command=${1:-help}
 shift || true
 case $command in
     demo) environment demo && exec "$VENV/bin/edge-agent" demo "$@" ;;
     test) lint && tests "$@" ;;
     pytest) tests "$@" ;;
+    pytest-tflite-runtime) tflite_runtime_tests "$@" ;;
     lint) lint ;;
     docs) environment dev && exec "$VENV/bin/python" -m edge_agent.reference --write "$@" ;;
     lock) exec .ci/lock "$@" ;;
