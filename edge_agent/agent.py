@@ -11,13 +11,15 @@ parts whose settings changed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import structlog
 
+from edge_agent import calibration
+from edge_agent.calibration import Calibration
 from edge_agent.clock import NS, Clock, iso
 from edge_agent.config import BusPlan, Config
 from edge_agent.errors import EdgeAgentError
@@ -66,6 +68,7 @@ class Agent:
         self._formats: dict[str, dict[str, str]] = {}
         self._faults_seen: object = None
         self._latest: dict[str, Reading] = {}
+        self._calibrations: dict[str, Calibration] = {}
         settings = config.spool
         self.spool = Spool(
             config.state_dir / "spool.db",
@@ -136,6 +139,7 @@ class Agent:
     # --- parts
 
     def _apply(self, config: Config) -> list[str]:
+        self._calibrations = self._calibrated(config)
         wanted = self._wanted(config)
         changed = [
             name
@@ -160,6 +164,31 @@ class Agent:
                     worker.start()
         return sorted(changed)
 
+    def _calibrated(self, config: Config) -> dict[str, Calibration]:
+        """The calibrations in use. One that cannot be used is a fault: its sensor goes on uncorrected, and says so."""
+        found: dict[str, Calibration] = {}
+        for device in config.devices.values():
+            source = f"calibration.{device.name}"
+            try:
+                one = calibration.load(config.state_dir, device.name, device.settings.profile)
+            except EdgeAgentError as error:
+                self.health.fault(source, f"not corrected: {error}", hint=error.hint)
+                continue
+            self.health.clear(source)
+            if one is not None:
+                found[device.name] = one
+        for name in self._calibrations.keys() - config.devices.keys():
+            self.health.clear(f"calibration.{name}")
+        return found
+
+    def _watch_calibrations(self) -> None:
+        """An expired calibration goes on correcting, and is a fault until somebody calibrates again."""
+        stamp = self.clock.stamp()
+        for name, one in self._calibrations.items():
+            if stamp.synced and one.has_expired(stamp.wall_ms):
+                hint = f"edge-agent calibrate sensor {name} --reference …; until then it goes on correcting"
+                self.health.fault(f"calibration.{name}", f"expired on {iso(one.expires_ms)[:10]}", hint=hint)
+
     def _wanted(self, config: Config) -> dict[str, tuple[str, Callable[[str], Part]]]:
         """Every part that the config asks for: what it depends on, and how it is made."""
         wanted: dict[str, tuple[str, Callable[[str], Part]]] = {}
@@ -168,7 +197,9 @@ class Agent:
         for bus in config.buses.values():
             devices = config.devices_on(bus.name)
             if devices:
-                mark = repr((bus.settings, [(d.name, d.settings, d.profile) for d in devices]))
+                mark = repr(
+                    (bus.settings, [(d.name, d.settings, d.profile, self._calibrations.get(d.name)) for d in devices])
+                )
                 wanted[f"bus.{bus.name}"] = (mark, partial(self._bus_part, config=config, plan=bus))
         for camera in config.cameras.values():
             mark = repr((camera.kind, camera.settings))
@@ -182,7 +213,12 @@ class Agent:
     def _bus_part(self, mark: str, config: Config, plan: BusPlan) -> Part:
         bus = plan.kind(plan.name, plan.settings, self.clock)
         devices = [bus.device(d.name, d.settings, d.profile) for d in config.devices_on(plan.name)]
-        poll = Poll(plan.name, bus, devices, self.clock, self.health, self._on_reading)
+        corrections = {
+            device.name: self._calibrations[device.name].apply
+            for device in devices
+            if device.name in self._calibrations
+        }
+        poll = Poll(plan.name, bus, devices, self.clock, self.health, self._on_reading, corrections)
         worker = Worker(f"bus.{plan.name}", poll.body, self.health, self.clock, max_silence_s=60.0)
         return Part(mark, [worker], detail=poll)
 
@@ -287,6 +323,7 @@ class Agent:
 
     def watch_state(self) -> None:
         """Have the state message sent again when faults came or went. Called every few seconds."""
+        self._watch_calibrations()
         seen = [(fault.source, fault.reason) for fault in self.health.faults() if fault.source != "mqtt"]
         if seen != self._faults_seen:
             self._faults_seen = seen
@@ -330,6 +367,9 @@ class Agent:
         last = self._latest.get(name)
         if last is not None:
             fields |= {"at": iso(last.at.wall_ms), "values": last.values, "absent": last.absent}
+        if (one := self._calibrations.get(name)) is not None:
+            corrections = {quantity: asdict(correction) for quantity, correction in one.corrections.items()}
+            fields["calibration"] = {"at": iso(one.at_ms), "expires": iso(one.expires_ms), "corrections": corrections}
         part = self._parts.get(f"bus.{plan.bus}")
         for device in part.detail.devices if part else ():
             if device.name == name and hasattr(device, "stats"):

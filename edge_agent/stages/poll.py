@@ -7,7 +7,7 @@ one cheap probe each, never taking more than a twentieth of the bus's time. Its 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -34,6 +34,7 @@ class _Polled:
 
     device: Device
     gate: Gate
+    correct: Callable[[Sample], Sample] | None = None
     groups: dict[frozenset[str], Periodic] = field(default_factory=dict)
     backoff: Backoff = field(default_factory=lambda: Backoff(first_s=2.0, cap_s=300.0))
     misses: int = 0
@@ -45,7 +46,10 @@ class _Polled:
 
 
 class Poll:
-    """The body of a wire thread. ``sink`` gets every reading, from this thread."""
+    """The body of a wire thread. ``sink`` gets every reading, from this thread.
+
+    ``corrections``: by device, what its calibration makes of a sample before it is judged.
+    """
 
     def __init__(
         self,
@@ -55,6 +59,7 @@ class Poll:
         clock: Clock,
         health: Health,
         sink: Callable[[Reading], None],
+        corrections: Mapping[str, Callable[[Sample], Sample]] | None = None,
     ) -> None:
         self.name = name
         self.busy_ns = 0
@@ -63,7 +68,10 @@ class Poll:
         self._clock = clock
         self._health = health
         self._sink = sink
-        self._polled = [_Polled(device, Gate(device.name, device.quantities)) for device in devices]
+        correct = corrections or {}
+        self._polled = [
+            _Polled(device, Gate(device.name, device.quantities), correct.get(device.name)) for device in devices
+        ]
         self._wire_backoff = Backoff(first_s=1.0, cap_s=30.0)
 
     def body(self, stop: threading.Event, progress: Callable[[], None]) -> None:
@@ -143,6 +151,8 @@ class Poll:
         self._answered(polled, sample)
 
     def _answered(self, polled: _Polled, sample: Sample) -> None:
+        if polled.correct is not None:
+            sample = polled.correct(sample)
         self._sink(polled.gate.judge(sample, self._clock.stamp()))
         if polled.misses:
             polled.misses = 0
