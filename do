@@ -8,6 +8,7 @@
 #
 #   ./do pytest [ARGUMENTS]   the tests alone
 #   ./do pytest-tflite-runtime   the tests of models with the old TFLite runtime, on Python 3.11 and NumPy 1
+#   ./do pytest-train         those that train networks; the first time this fetches 2 GB
 #   ./do lint                 style and types alone
 #   ./do docs                 render the documentation that comes from the code
 #   ./do lock                 write requirements.lock anew from what pyproject.toml allows
@@ -66,6 +67,7 @@ case $command in
     demo) environment demo && exec "$VENV/bin/edge-agent" demo "$@" ;;
     test) lint && tests "$@" ;;
     pytest) tests "$@" ;;
+    pytest-train) VENV=$VENV-train && environment train,dev && "$VENV/bin/python" -m pytest tests/models/test_train_*.py "$@" ;;
     pytest-tflite-runtime) tflite_runtime_tests "$@" ;;
     lint) lint ;;
     docs) environment dev && exec "$VENV/bin/python" -m edge_agent.reference --write "$@" ;;

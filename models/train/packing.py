@@ -67,7 +67,8 @@ def draft(
         "data": [each.model_dump(exclude_defaults=True) for each in recipe.data],
         "metrics": numbers or {},
     }
-    return bundle.draft(card, files)
+    notice = {"NOTICE.txt": recipe.notice.encode()} if recipe.notice else {}
+    return bundle.draft(card, {**files, **notice})
 
 
 def finish(made: Made, command: str, *, small: bool = True) -> Bundle:

@@ -69,6 +69,7 @@ class Recipe(Section):
     false_rejects: Share | None = Field(
         default=0.01, description="Share of good parts that may be refused; null: as few mistakes as possible."
     )
+    notice: str = Field(default="", max_length=10_000, description="What whoever passes the bundle on must be told.")
     data: tuple[Data, ...] = Field(
         default=(Data(name="own pictures", licence="own"),), min_length=1, description="For the card."
     )

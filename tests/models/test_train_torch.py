@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from edge_agent.cli import main
 from models import bundle, judge, keys, trial
 from tests.models.test_train_pictures import label, png
 
+ROOT = Path(__file__).parent.parent.parent
 RECIPE = """\
 name: pits
 steps: 60
@@ -97,7 +100,9 @@ def test_folds_examine_every_picture(place, capsys):
 def test_an_interruption_leaves_nothing(place):
     """Ctrl-C in the middle of learning: exit code 130, no bundle, no scratch."""
     command = [sys.executable, "-m", "edge_agent", "train", "defects", "data", "-o", "pits", "--epochs", "100000"]
-    process = subprocess.Popen([*command, "--size", "64x48"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, "--size", "64x48"], stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
     for line in process.stderr:
         if line.startswith("train"):
             break
