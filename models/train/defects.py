@@ -105,7 +105,7 @@ def learn(
     network = loop.train(task, recipe, prepared.kind, tell)
     stage("export", 0, 1, {})
     export = exported.variants if everything else exported.preferred
-    return network, export(network, _calibration(prepared, train))
+    return network, export(network, _calibration(prepared, train), mirrored=recipe.mirrored)
 
 
 def _calibration(prepared: Prepared, train: Any) -> Any:

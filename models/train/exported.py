@@ -40,20 +40,20 @@ def output_names(network: nn.Module) -> tuple[str, ...]:
     return (SUSPICION, HEAT) if Shipped(network).locates else (LOGITS,)
 
 
-def preferred(network: nn.Module, pictures: Array) -> dict[str, bytes]:
+def preferred(network: nn.Module, pictures: Array, *, mirrored: bool) -> dict[str, bytes]:
     """``int8.onnx`` alone, for whoever only examines; as :func:`variants`."""
-    shipped = Shipped(network.to(memory_format=torch.contiguous_format)).eval()
+    shipped = Shipped(network.to(memory_format=torch.contiguous_format), mirrored=mirrored).eval()
     with _quiet(), tempfile.TemporaryDirectory() as folder:
         onnx = _onnx(shipped, pictures[:1], output_names(network), Path(folder))
         return {"int8.onnx": _int8_onnx(onnx, pictures, Path(folder))}
 
 
-def variants(network: nn.Module, pictures: Array) -> dict[str, bytes]:
+def variants(network: nn.Module, pictures: Array, *, mirrored: bool) -> dict[str, bytes]:
     """``fp32.onnx``, ``int8.onnx``, ``fp32.tflite``, ``int8.tflite``.
 
     ``pictures``: n × c × h × w, scaled as the card says: real ones of all kinds, to find the ranges with.
     """
-    shipped = Shipped(network.to(memory_format=torch.contiguous_format)).eval()
+    shipped = Shipped(network.to(memory_format=torch.contiguous_format), mirrored=mirrored).eval()
     names = output_names(network)
     with _quiet(), tempfile.TemporaryDirectory() as folder:
         onnx = _onnx(shipped, pictures[:1], names, Path(folder))

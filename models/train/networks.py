@@ -82,14 +82,22 @@ class Classifier(nn.Module):
 
 
 class Shipped(nn.Module):
-    """A network as it is exported: what a locator says of the whole picture, and where; or a classifier as it is."""
+    """A network as it is exported: what a locator says of the whole picture, and where; or a classifier.
 
-    def __init__(self, network: nn.Module) -> None:
+    ``mirrored``: a classifier looks at the picture both ways round and upside down, too, and says the mean.
+    """
+
+    def __init__(self, network: nn.Module, *, mirrored: bool = False) -> None:
         super().__init__()
         self.network = network
         self.locates = isinstance(network, Locator)
+        self.mirrored = mirrored and not self.locates
 
     def forward(self, x: Any) -> Any:
+        if self.mirrored:
+            x = torch.cat([x, torch.flip(x, (3,))])
+            x = torch.cat([x, torch.flip(x, (2,))])
+            return self.network(x).mean(0, keepdim=True)
         y = self.network(x)
         return (torch.amax(y, dim=(2, 3)), y) if self.locates else y
 

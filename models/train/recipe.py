@@ -63,6 +63,9 @@ class Recipe(Section):
     shift: Share = Field(default=0.05, description="How far it may be moved, as a share of half the picture.")
     light: Share = Field(default=1.0, description="How much the light may change.")
     mix: Share = Field(default=0.0, description="Share of batches in which pictures are mixed; classify only.")
+    mirrored: bool = Field(
+        default=False, description="Judge mirrored views as well, for four times the work; classify only."
+    )
     weight: Share = Field(
         default=0.5, description="How much rare classes count: 0 as they are, 1 all the same; classify."
     )
