@@ -10,7 +10,7 @@ parts whose settings changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -26,6 +26,7 @@ from edge_agent.errors import EdgeAgentError
 from edge_agent.flight import MqttSettings
 from edge_agent.health import Health
 from edge_agent.payload import number_format, stamp_fields
+from edge_agent.settings import ModelSection
 from edge_agent.spool import Spool
 from edge_agent.stages.poll import Poll
 from edge_agent.stages.record import Recorder
@@ -68,6 +69,7 @@ class Agent:
         self._formats: dict[str, dict[str, str]] = {}
         self._faults_seen: object = None
         self._latest: dict[str, Reading] = {}
+        self._judge: Any = None
         self._calibrations: dict[str, Calibration] = {}
         settings = config.spool
         self.spool = Spool(
@@ -183,9 +185,9 @@ class Agent:
 
     def _watch_calibrations(self) -> None:
         """An expired calibration goes on correcting, and is a fault until somebody calibrates again."""
-        stamp = self.clock.stamp()
+        now_ms = self.clock.stamp().wall_ms  # a clock that nobody sets is late, not early: it says so late at worst
         for name, one in self._calibrations.items():
-            if stamp.synced and one.has_expired(stamp.wall_ms):
+            if one.has_expired(now_ms):
                 hint = f"edge-agent calibrate sensor {name} --reference …; until then it goes on correcting"
                 self.health.fault(f"calibration.{name}", f"expired on {iso(one.expires_ms)[:10]}", hint=hint)
 
@@ -202,8 +204,11 @@ class Agent:
                 )
                 wanted[f"bus.{bus.name}"] = (mark, partial(self._bus_part, config=config, plan=bus))
         for camera in config.cameras.values():
-            mark = repr((camera.kind, camera.settings))
+            mark = repr((camera.kind, camera.settings, [config.models[name] for name in camera.settings.model]))
             wanted[f"camera.{camera.name}"] = (mark, partial(self._camera_part, config=config, plan=camera))
+        lines = {name: section for name, section in config.models.items() if section.devices}
+        if lines:
+            wanted["models"] = (repr(lines), partial(self._judge_part, config=config, models=lines))
         # Alarms that were taken out of the config are ended aloud: they may stand retained at the broker.
         if config.alarms or config.outputs or (config.state_dir / ALARMS_FILE).exists():
             mark = repr((config.alarms, [(o.kind, o.settings) for o in config.outputs.values()]))
@@ -235,9 +240,45 @@ class Agent:
             on_verdict=self._on_verdict,
             on_evidence=self.recorder.evidence,
             relative_to=config.folder,
+            **self._deciders(config, plan.settings.model),
         )
         worker = Worker(f"camera.{plan.name}", eye.body, self.health, self.clock, max_silence_s=60.0)
         return Part(mark, [worker], detail=eye)
+
+    def _deciders(self, config: Config, names: Iterable[str]) -> dict[str, Any]:
+        """Who is asked for these models, and who keeps the record."""
+        if not names:
+            return {}
+        from edge_agent import deciders  # noqa: PLC0415 - only configs with models pay for it
+
+        return {
+            "models": deciders.asked_of(config, names),
+            "settle": deciders.settling(config, self.clock, self.health),
+        }
+
+    def _judge_part(self, mark: str, config: Config, models: Mapping[str, ModelSection]) -> Part:
+        from edge_agent.stages.judge import Judge  # noqa: PLC0415 - only configs with models pay for it
+
+        judge = Judge(
+            self.clock,
+            self.health,
+            models,
+            on_verdict=self._alarm_about,
+            on_news=self.recorder.verdict,
+            **self._deciders(config, models),
+        )
+        self._judge = judge
+        worker = Worker("models", judge.body, self.health, self.clock, max_silence_s=90.0)
+        return Part(mark, [worker], self._forget_judge, judge)
+
+    def _forget_judge(self) -> None:
+        self._judge = None
+
+    def models_changed(self) -> None:
+        """Another release was installed, offered or left: whoever judges with models looks again."""
+        for part in self._parts.values():
+            if (roster := getattr(part.detail, "roster", None)) is not None:
+                roster.look_again()
 
     def _alarm_part(self, mark: str, config: Config) -> Part:
         from edge_agent.stages.alarm import AlarmStage  # noqa: PLC0415 - only configs with alarms pay for it
@@ -286,12 +327,17 @@ class Agent:
         self._latest[reading.device] = reading
         if self._stage is not None:
             self._stage.offer(reading)
+        if self._judge is not None:
+            self._judge.offer(reading)
         self.recorder.reading(reading)
 
     def _on_verdict(self, verdict: Verdict) -> None:
+        self._alarm_about(verdict)
+        self.recorder.verdict(verdict)
+
+    def _alarm_about(self, verdict: Verdict) -> None:
         if self._stage is not None:
             self._stage.offer(verdict)
-        self.recorder.verdict(verdict)
 
     # --- what others may ask
 
@@ -351,6 +397,7 @@ class Agent:
             "spool": self.spool.usage(),
             "recorded": self.recorder.recorded,
             "buses": buses,
+            "models": self._judge.summary() if self._judge is not None else {},
             "alarms": self.alarms(),
             "lamps": self._stage.lamps() if self._stage is not None else {},
             "faults": [

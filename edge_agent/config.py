@@ -23,12 +23,12 @@ from edge_agent.errors import ConfigError, Problem, ProfileError, RuleError
 from edge_agent.flight import MqttSettings
 from edge_agent.rules import Rule, check
 from edge_agent.rules import parse as parse_rule
-from edge_agent.settings import Duration, Section, Size
-from edge_agent.vocabulary import DEFECT, GOOD, NOT_INSPECTED, UNKNOWN, Quantity, nearest
+from edge_agent.settings import Duration, ModelSection, Section, Size
+from edge_agent.vocabulary import ANOMALY, DEFECT, GOOD, NORMAL, NOT_INSPECTED, UNKNOWN, Quantity, nearest
 
 DEFAULT_PATHS: Final = (Path("/etc/edge-agent/config.yaml"), Path("config.yaml"))
 _NAME: Final = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
-_LATER: Final = ("models", "energy", "web")
+_LATER: Final = ("energy", "web")
 
 Entries = dict[str, dict[str, Any]]
 
@@ -75,6 +75,7 @@ class Root(Section):
     buses: Entries = Field(default={}, description="The wires, by name.")
     devices: Entries = Field(default={}, description="Meters and sensors, by name.")
     cameras: Entries = Field(default={}, description="Cameras, by name.")
+    models: Entries = Field(default={}, description="Models that judge, by name.")
     alarms: Entries = Field(default={}, description="What must be said aloud, by name.")
     outputs: Entries = Field(default={}, description="Stack lights, relays and buzzers, by name.")
 
@@ -124,6 +125,7 @@ class Config:
     buses: dict[str, BusPlan] = field(default_factory=dict)
     devices: dict[str, DevicePlan] = field(default_factory=dict)
     cameras: dict[str, KindPlan] = field(default_factory=dict)
+    models: dict[str, ModelSection] = field(default_factory=dict)
     alarms: dict[str, AlarmSettings] = field(default_factory=dict)
     rules: dict[str, Rule] = field(default_factory=dict)
     outputs: dict[str, KindPlan] = field(default_factory=dict)
@@ -217,9 +219,9 @@ class _Reader:
         outputs = self._kinds("outputs", catalogue.OUTPUTS)
         self._units(devices)
         self._ports(buses)
-        self._models(cameras)
+        models = self._models(cameras)
         self._lines(outputs)
-        alarms, rules = self._alarms(devices)
+        alarms, rules = self._alarms(devices, models)
         if root is None:
             return None
         return Config(
@@ -233,6 +235,7 @@ class _Reader:
             buses=buses,
             devices=devices,
             cameras=cameras,
+            models=models,
             alarms=alarms,
             rules=rules,
             outputs=outputs,
@@ -257,7 +260,7 @@ class _Reader:
 
     def _check_shapes(self) -> None:
         """Names become topic levels; entries are mappings. What is not is named, and left out of the rest."""
-        for section in ("buses", "devices", "cameras", "alarms", "outputs"):
+        for section in ("buses", "devices", "cameras", "models", "alarms", "outputs"):
             entries = self._data.get(section)
             if entries is None:
                 self._data.pop(section, None)
@@ -384,12 +387,34 @@ class _Reader:
                     if first != output.name:
                         self._document.complain(("outputs", output.name, key), f"line {line} is {first}'s already")
 
-    def _models(self, cameras: Mapping[str, KindPlan]) -> None:
+    def _models(self, cameras: Mapping[str, KindPlan]) -> dict[str, ModelSection]:
+        """What their bundles are is known only when they are loaded: a config does not become wrong by itself."""
+        models: dict[str, ModelSection] = {}
+        taken = {name: f"a {what[:-1]}" for what in ("devices", "cameras") for name, _ in self._entries(what)}
+        known = self._data.get("devices") or {}
+        for name, _ in self._entries("models"):
+            found = validate(self._document, ModelSection, ("models", name))
+            if found is None:
+                continue
+            models[name] = found
+            if found.devices and name in taken:  # both would be subjects of alarms
+                self._document.complain(("models", name), f"{name} is {taken[name]} already")
+            for index, device in enumerate(found.devices):
+                if device not in known:
+                    message = f"{device!r} is no device of this file{nearest(device, known)}"
+                    self._document.complain(("models", name, "devices", index), message)
         for camera in cameras.values():
-            if camera.settings.model is not None:
-                self._document.complain(
-                    ("cameras", camera.name, "model"), "is not part of this version; a rule decides"
-                )
+            self._check_camera(camera, models)
+        return models
+
+    def _check_camera(self, camera: KindPlan, models: Mapping[str, ModelSection]) -> None:
+        written = [name for name, _ in self._entries("models")]
+        for name in camera.settings.model:
+            at = ("cameras", camera.name, "model")
+            if name not in written:
+                self._document.complain(at, f"{name!r} is no model of this file{nearest(name, written)}")
+            elif name in models and models[name].devices:
+                self._document.complain(at, f"{name!r} judges devices, not pictures")
 
     def _kinds(self, section: str, table: dict[str, str]) -> dict[str, KindPlan]:
         plans = {}
@@ -400,11 +425,15 @@ class _Reader:
                 plans[name] = KindPlan(name, entry["kind"], cls, settings)
         return plans
 
-    def _alarms(self, devices: Mapping[str, DevicePlan]) -> tuple[dict[str, AlarmSettings], dict[str, Rule]]:
+    def _alarms(
+        self, devices: Mapping[str, DevicePlan], models: Mapping[str, ModelSection]
+    ) -> tuple[dict[str, AlarmSettings], dict[str, Rule]]:
         quantities: dict[str, Mapping[str, Quantity]] = {name: plan.quantities for name, plan in devices.items()}
         subjects = {name: frozenset({GOOD, DEFECT, NOT_INSPECTED, UNKNOWN}) for name, _ in self._entries("cameras")}
+        subjects |= {name: frozenset({NORMAL, ANOMALY, UNKNOWN}) for name, model in models.items() if model.devices}
         # A device that is itself wrong is complained about at its own place, not here again.
         broken = {name for name, _ in self._entries("devices") if name not in quantities}
+        broken |= {name for name, _ in self._entries("models") if name not in models}
         settings: dict[str, AlarmSettings] = {}
         rules: dict[str, Rule] = {}
         for name, entry in self._entries("alarms"):

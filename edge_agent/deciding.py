@@ -51,6 +51,11 @@ class Numbered:
         """How often it wants to be asked; None: whenever there is something."""
         return getattr(self._judge, "period_s", None)
 
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """What it wants to know, where it judges rows."""
+        return getattr(self._judge, "quantities", ())
+
     def open(self) -> None:
         with self._mark.asking(self.who):
             self._judge.open()
@@ -69,8 +74,9 @@ class Numbered:
 class Missing:
     """In the place of a judge that cannot be asked: it never decides, and says why."""
 
-    period_s = None
     model_sha256 = None
+    period_s = None
+    quantities: tuple[str, ...] = ()
 
     def __init__(self, decided_by: str, why: str) -> None:
         self.decided_by = decided_by
@@ -149,6 +155,7 @@ class Deciding:
             f"{each.decided_by} cannot decide: {each.why}" for each in deciders if isinstance(each, Missing)
         ]
         self.period_s: float | None = next((each.period_s for each in deciders if each.period_s), None)
+        self._quantities = frozenset(name for each in deciders for name in each.quantities)
         self.trial: Trial | None = None
         """What became of a candidate; whoever tells it takes it away."""
         self._mark = mark
@@ -157,6 +164,11 @@ class Deciding:
         self._beside: _Beside | None = None
         self._said = (0, 0)
         self._chain = Chain(subject, deciders, clock, deadline_s, they_remember=remember)
+
+    @property
+    def quantities(self) -> frozenset[str]:
+        """What anybody wants to know, the candidate too."""
+        return self._quantities | frozenset(self._beside.candidate.quantities if self._beside else ())
 
     def decide(self, given: Any, at: Stamp) -> Verdict:
         """The verdict; the candidate is asked after it was made."""
@@ -167,6 +179,7 @@ class Deciding:
             self.trial = beside.trial(self.model, good=good, why=why)
             self._beside = None
             if good:
+                self._quantities |= frozenset(beside.candidate.quantities)
                 self._chain.lead(beside.candidate)
         return verdict
 

@@ -102,7 +102,7 @@ class Link:
         try:
             self._socket.settimeout(timeout_s)
             packet = self._socket.recv(_LARGEST)
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             return None
         except OSError as error:
             raise LinkClosedError(str(error)) from error

@@ -18,7 +18,7 @@ from edge_agent import catalogue, sample
 from edge_agent.alarms import AlarmSettings
 from edge_agent.config import Root
 from edge_agent.declarations import as_json, in_words, is_section, settings_of, type_of
-from edge_agent.settings import BusSection, CameraSection, DeviceSection
+from edge_agent.settings import BusSection, CameraSection, DeviceSection, ModelSection
 
 ROOT: Final = Path(__file__).parent.parent
 _HEAD: Final = """\
@@ -58,6 +58,7 @@ def _rendered() -> Iterator[Rendered]:
     yield from _kinds("buses", BusSection, catalogue.BUSES, "Settings")
     yield from _kinds("devices", DeviceSection, catalogue.BUSES, "DeviceSettings")
     yield from _kinds("cameras", CameraSection, catalogue.CAMERAS, "Settings")
+    yield "`models`", ModelSection, none
     yield "`alarms`", AlarmSettings, none
     yield from _kinds("outputs", None, catalogue.OUTPUTS, "Settings")
 

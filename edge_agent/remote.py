@@ -72,6 +72,9 @@ def control(agent: Agent, question: dict[str, Any]) -> dict[str, Any]:
         case "lamp-test":
             _stage(agent).lamp_test()
             return {"done": True}
+        case "models-changed":
+            agent.models_changed()
+            return {"done": True}
         case other:
             raise EdgeAgentError(f"{other!r} is not a question")
 

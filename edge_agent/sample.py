@@ -15,6 +15,7 @@ from edge_agent import catalogue
 from edge_agent.alarms import AlarmSettings
 from edge_agent.config import Root
 from edge_agent.declarations import as_json, example_of, settings_of, type_of
+from edge_agent.settings import ModelSection
 
 _WIDTH: Final = 100
 # A line that many have: two meters on RS-485, one behind Ethernet, a climate sensor, a camera, a stack light.
@@ -50,7 +51,12 @@ EXAMPLE: Final[dict[str, Any]] = {
             "source": "/dev/v4l/by-id/usb-camera-video-index0",
             "size": "1280x720",
             "every": "200ms",
+            "model": "pitting",
         },
+    },
+    "models": {
+        "pitting": {"bundle": "pitting"},
+        "normal": {"bundle": "line-normal", "devices": ["main-meter", "cabinet"]},
     },
     "alarms": {
         "overload": {
@@ -63,6 +69,7 @@ EXAMPLE: Final[dict[str, Any]] = {
         "hot-cabinet": {"when": "cabinet.temperature > 55 °C", "clear": "< 50 °C", "severity": "medium"},
         "meter-gone": {"when": "main-meter is offline", "for": "1min", "severity": "low"},
         "defect": {"when": "outfeed is defect", "severity": "medium"},
+        "unusual": {"when": "normal is anomaly", "for": "1min", "severity": "low"},
     },
     "outputs": {
         "stack-light": {
@@ -76,7 +83,8 @@ EXAMPLE: Final[dict[str, Any]] = {
         },
     },
 }
-OPEN: Final = ("buses", "devices", "cameras", "alarms", "outputs")
+OPEN: Final = ("buses", "devices", "cameras", "models", "alarms", "outputs")
+_PLAIN: Final[dict[str, type[BaseModel]]] = {"models": ModelSection, "alarms": AlarmSettings}
 _TABLES: Final = {"buses": catalogue.BUSES, "cameras": catalogue.CAMERAS, "outputs": catalogue.OUTPUTS}
 
 
@@ -117,8 +125,8 @@ def _entries(key: str, entries: Mapping[str, Any], data: Mapping[str, Any], *, e
 def section_of(key: str, entry: Mapping[str, Any], data: Mapping[str, Any]) -> type[BaseModel]:
     """The declaration that an entry of an open section follows."""
     found: type[BaseModel]
-    if key == "alarms":
-        found = AlarmSettings
+    if key in _PLAIN:
+        found = _PLAIN[key]
     elif key == "devices":
         found = catalogue.load(catalogue.BUSES, data["buses"][entry["bus"]]["kind"]).DeviceSettings
     else:

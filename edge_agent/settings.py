@@ -90,6 +90,10 @@ def _pixels(pattern: str, example: str) -> BeforeValidator:
     return BeforeValidator(parse, json_schema_input_type=str)
 
 
+def _one_or_more(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
 Duration = Annotated[float, BeforeValidator(_duration, json_schema_input_type=str), _written(_DURATIONS)]
 """Seconds, written with a unit: ``200ms``, ``10s``, ``15min``."""
 Size = Annotated[
@@ -171,6 +175,29 @@ class EvidenceSection(Section):
     keep_free: Size = Field(default=128 * 2**20, ge=0, description="With less room left on the disk none is written.")
 
 
+class ModelSection(Section):
+    """A model that decides: a bundle that is installed or comes with the product."""
+
+    bundle: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")] = Field(
+        description="The bundle, by its name."
+    )
+    devices: tuple[str, ...] = Field(
+        default=(), description="Whose readings it judges, by their names under `devices`; without any: pictures."
+    )
+    deadline: Duration = Field(
+        default=2.0, gt=0, le=60, description="A judgement of readings that takes longer is left to the next in turn."
+    )
+    report_every: Duration = Field(
+        default=60.0, gt=0, description="How often a verdict about readings is recorded while nothing changes."
+    )
+    trial: int = Field(
+        default=300,
+        ge=1,
+        le=100_000,
+        description="For how many judgements a newly installed release only stands beside the one that decides.",
+    )
+
+
 class CameraSection(Section):
     """What every camera has; its kind adds its own."""
 
@@ -193,7 +220,9 @@ class CameraSection(Section):
     recycle_above: Size | None = Field(
         default=None, description="The camera's process is started anew when it takes more memory than this."
     )
-    model: str | None = Field(default=None, description="The model that decides, by its name under `models`.")
+    model: Annotated[tuple[str, ...], BeforeValidator(_one_or_more, json_schema_input_type=str)] = Field(
+        default=(), description="The model that decides, by its name under `models`; several are all asked."
+    )
     rule: RuleSection = Field(default=RuleSection(), description="What decides while no model can.")
     picture: PictureSection = Field(default=PictureSection(), description="What a picture must be to be judged.")
     evidence: EvidenceSection = Field(default=EvidenceSection(), description="Which pictures are kept.")

@@ -21,6 +21,7 @@ class InstalledSection(Section):
     name: str = Field(description="The bundle.")
     release: str | None = Field(default=None, description="Its installed release; without one, what the product ships.")
     state_dir: Path = Field(description="The state folder.")
+    wrong: str = Field(default="", description="Why nobody knows which release is in use.")
 
 
 class InstalledModel:
@@ -55,12 +56,20 @@ class InstalledModel:
         wanted = self.card.input
         return wanted.every if isinstance(wanted, RowsInput) else None
 
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """What a model of rows wants to know."""
+        wanted = self.card.input
+        return wanted.quantities if isinstance(wanted, RowsInput) else ()
+
     def open(self) -> None:
         """Raises BundleError and ModelError."""
         from models import bundle, judge, keys  # noqa: PLC0415 - signatures and runtimes, only for who decides
         from models.choice import chosen  # noqa: PLC0415 - as above
 
         settings = self._settings
+        if settings.wrong:
+            raise BundleError(settings.wrong)
         path = self._path()
         if not path.is_dir():
             raise BundleError(

@@ -18,13 +18,16 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edge_agent.clock import Clock, iso
 from edge_agent.errors import BundleError, EdgeAgentError, ModelError
-from models import archive, bundle, keys, releases
-from models.bundle import Bundle
+from models import archive, releases
 from models.releases import IN_USE, RELEASE, InUse, version
+
+if TYPE_CHECKING:
+    from models import keys
+    from models.bundle import Bundle
 
 KEEP: Final = 3
 """Releases that stay on the disk, the current and the previous among them."""
@@ -73,6 +76,8 @@ class Library:
 
     def load(self, name: str, trusted: keys.Keys, *, previous: bool = False) -> Bundle | None:
         """The verified bundle that is in use (or the one before); None where there is none. Raises BundleError."""
+        from models import bundle  # noqa: PLC0415 - cryptography, only for who verifies
+
         found = self.in_use(name)
         which = found.previous if found and previous else found and found.current
         if not isinstance(which, str):
@@ -94,7 +99,7 @@ class Library:
             return self._lead(new.card.name, release(new), before, why, "install", **_about(new), who=who)
 
     def offer(self, new: Bundle, prove: Callable[[Bundle], object], *, who: str, why: str) -> InUse:
-        """The same, but it stands beside the current one until the daemon has compared them; the first of a name leads."""
+        """The same, but it stands beside the current one until the daemon has compared them; the first one leads."""
         name = new.card.name
         with self.changing():
             before = self._prove_and_place(new, prove, who)
@@ -106,7 +111,7 @@ class Library:
         return fresh
 
     def settle(self, name: str, which: str, *, good: bool, why: str, **found: object) -> InUse | None:
-        """The candidate leads from here on, or goes; ``found``: what was seen of it. None: it is no candidate any more."""
+        """The candidate leads from here on, or goes; ``found``: what was seen of it. None: it is no candidate."""
         with self.changing():
             before = self.in_use(name)
             if before is None or before.candidate != which:

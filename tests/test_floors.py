@@ -69,9 +69,11 @@ FLOORS: list[tuple[str, ...]] = [
         "edge_agent.agent",
         "edge_agent.control",
         "edge_agent.remote",
+        "edge_agent.deciders",
         "edge_agent.deciding",
         "edge_agent.judging_process",
         "edge_agent.eye_process",
+        "edge_agent.judge_process",
     ),
     ("edge_agent.demo.*",),
     (

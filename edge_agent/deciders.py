@@ -1,0 +1,67 @@
+"""Which bundles stand behind the models of a config, as the state folder says now, and what became of a candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import structlog
+
+from edge_agent.clock import Clock
+from edge_agent.config import Config
+from edge_agent.errors import EdgeAgentError
+from edge_agent.eye_link import Trial
+from edge_agent.health import Health
+from edge_agent.roster import Asked, Settle, Spec
+from edge_agent.settings import ModelSection
+from models import releases
+
+log = structlog.get_logger("models")
+
+
+def asked_of(config: Config, names: Iterable[str]) -> Callable[[], Sequence[Asked]]:
+    """Who is asked for each of these models of the config; looked up anew at every call."""
+    chosen = {name: config.models[name] for name in names}
+    return lambda: [_asked(config, name, section) for name, section in chosen.items()]
+
+
+def _asked(config: Config, name: str, section: ModelSection) -> Asked:
+    def spec(release: str | None, **more: object) -> Spec:
+        return {
+            "kind": "model",
+            "name": section.bundle,
+            "release": release,
+            "state_dir": str(config.state_dir.absolute()),
+            **more,
+        }
+
+    try:
+        found = releases.in_use(config.state_dir, section.bundle)
+    except EdgeAgentError as error:
+        return Asked(name, (spec(None, wrong=str(error)),))
+    if found is None:
+        return Asked(name, (spec(None),))
+    order = [spec(found.current)]
+    if found.previous is not None:
+        order.append(spec(found.previous))
+    elif (releases.SHIPPED / section.bundle).is_dir():
+        order.append(spec(None))
+    return Asked(name, tuple(order), spec(found.candidate) if found.candidate else None, section.trial)
+
+
+def settling(config: Config, clock: Clock, health: Health) -> Settle:
+    """Puts on record what became of a candidate: it leads from here on, or it is gone."""
+
+    def settle(model: str, candidate: Spec, trial: Trial) -> None:
+        from models.library import Library  # noqa: PLC0415 - only when there was a candidate
+
+        seen = {"judgements": trial.judgements, "same": trial.same, "old_ms": trial.old_ms, "new_ms": trial.new_ms}
+        name, release = str(candidate["name"]), str(candidate["release"])
+        try:
+            Library(config.state_dir, clock).settle(name, release, good=trial.good, why=trial.why, **seen)
+        except EdgeAgentError as error:
+            health.fault(f"model.{model}.candidate", f"cannot be put on record: {error}", hint=error.hint)
+            return
+        health.clear(f"model.{model}.candidate")
+        log.info("candidate", model=model, bundle=name, release=release, leads=trial.good, why=trial.why)
+
+    return settle
