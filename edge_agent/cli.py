@@ -27,6 +27,7 @@ VERBS: Final = {
     "check": "check",
     "init": "init",
     "probe": "probe",
+    "calibrate": "calibrate",
     "status": "status",
     "alarms": "alarms",
     "listen": "listen",
