@@ -111,8 +111,8 @@ class ManualClock:
 
     def advance(self, seconds: float) -> None:
         """Let time pass on both clocks."""
-        self._mono_ns += int(seconds * NS)
-        self._wall_ms += int(seconds * 1000)
+        self._mono_ns += round(seconds * NS)
+        self._wall_ms += round(seconds * 1000)
 
     def step_wall(self, seconds: float, *, synced: bool | None = None) -> None:
         """Set the wall clock forward or back, as NTP or a human does."""
