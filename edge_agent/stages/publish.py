@@ -182,6 +182,9 @@ class Publisher:
         session.subscribe(f"{self._root}/command/+")
         if self._settings.receipt_topic:
             session.subscribe(self._settings.receipt_topic)
+        self.broker = session.broker.url
+        self._errors.clear()
+        self._health.clear("mqtt")  # before the birth, which names the faults there are
         self._words.clear()
         self._say("online")
         with self._lock:
@@ -189,9 +192,6 @@ class Publisher:
             self._floor = floor = self._source.next_id
         flight.alarms.add(0, floor)
         flight.backlog.add(0, floor)
-        self.broker = session.broker.url
-        self._errors.clear()
-        self._health.clear("mqtt")
         return flight
 
     def _say(self, state: str) -> None:

@@ -164,6 +164,18 @@ def test_the_state_is_retained_online_and_offline_by_our_own_word(tmp_path, mosq
         assert (late_ear.heard[0].retain, late_ear.heard[0].fields["state"]) == (True, "offline")
 
 
+def test_the_birth_after_an_outage_does_not_call_the_broker_gone(tmp_path, mosquitto):
+    """Who reads the retained state has the broker before him: it is named as at fault by no message."""
+    nobody = f"mqtt://127.0.0.1:{free_port()}"
+    with Line(tmp_path, nobody, mosquitto.url) as line:
+        line.publisher._state = lambda state: {"state": state, "faults": [f.source for f in line.health.faults()]}
+        line.start().connected()
+        with Ear(mosquitto.port) as ear:
+            until(lambda: ear.of("agent"))
+            assert line.health.counters()["mqtt.network"] == 1
+            assert ear.of("agent")[0].fields == {"state": "online", "faults": []}
+
+
 @pytest.mark.usefixtures("_patient")
 def test_a_clean_end_does_not_wait_for_the_backlog(tmp_path):
     """With a long backlog the end comes at once, said by our own word; the backlog stays on the disk."""
