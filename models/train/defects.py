@@ -93,7 +93,7 @@ def learn(
     prepared: Prepared, train: Any, validation: Any, stage: Stage, *, everything: bool = True
 ) -> tuple[Any, dict[str, bytes]]:
     """One network and its four files, or only the one that is examined."""
-    from models.train import exported, loop  # noqa: PLC0415 - torch is heavy, and most only read pictures
+    from models.train import exported, loop, networks  # noqa: PLC0415 - torch is heavy, and most only read pictures
 
     def tell(progress: Progress) -> None:
         live = {"loss": progress.loss} | ({"validation": progress.value} if progress.value is not None else {})
@@ -105,7 +105,8 @@ def learn(
     network = loop.train(task, recipe, prepared.kind, tell)
     stage("export", 0, 1, {})
     export = exported.variants if everything else exported.preferred
-    return network, export(network, _calibration(prepared, train), mirrored=recipe.mirrored)
+    shipped = networks.Shipped(network, mirrored=recipe.mirrored, features=recipe.features)
+    return network, export(shipped, _calibration(prepared, train))
 
 
 def _calibration(prepared: Prepared, train: Any) -> Any:

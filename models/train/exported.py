@@ -29,40 +29,31 @@ if TYPE_CHECKING:
     Array = npt.NDArray[Any]
 
 INPUT: Final = "picture"
-SUSPICION: Final = "suspicion"
-HEAT: Final = "heat"
-LOGITS: Final = "logits"
 OPSET: Final = 18
 
 
-def output_names(network: nn.Module) -> tuple[str, ...]:
-    """In the order in which the network returns them."""
-    return (SUSPICION, HEAT) if Shipped(network).locates else (LOGITS,)
-
-
-def preferred(network: nn.Module, pictures: Array, *, mirrored: bool) -> dict[str, bytes]:
+def preferred(shipped: Shipped, pictures: Array) -> dict[str, bytes]:
     """``int8.onnx`` alone, for whoever only examines; as :func:`variants`."""
-    shipped = Shipped(network.to(memory_format=torch.contiguous_format), mirrored=mirrored).eval()
+    shipped = shipped.to(memory_format=torch.contiguous_format).eval()
     with _quiet(), tempfile.TemporaryDirectory() as folder:
-        onnx = _onnx(shipped, pictures[:1], output_names(network), Path(folder))
+        onnx = _onnx(shipped, pictures[:1], Path(folder))
         return {"int8.onnx": _int8_onnx(onnx, pictures, Path(folder))}
 
 
-def variants(network: nn.Module, pictures: Array, *, mirrored: bool) -> dict[str, bytes]:
+def variants(shipped: Shipped, pictures: Array) -> dict[str, bytes]:
     """``fp32.onnx``, ``int8.onnx``, ``fp32.tflite``, ``int8.tflite``.
 
     ``pictures``: n × c × h × w, scaled as the card says: real ones of all kinds, to find the ranges with.
     """
-    shipped = Shipped(network.to(memory_format=torch.contiguous_format), mirrored=mirrored).eval()
-    names = output_names(network)
+    shipped = shipped.to(memory_format=torch.contiguous_format).eval()
     with _quiet(), tempfile.TemporaryDirectory() as folder:
-        onnx = _onnx(shipped, pictures[:1], names, Path(folder))
-        tflite = _tflite(shipped, pictures[:1], names)
+        onnx = _onnx(shipped, pictures[:1], Path(folder))
+        tflite = _tflite(shipped, pictures[:1])
         return {
             "fp32.onnx": onnx,
             "int8.onnx": _int8_onnx(onnx, pictures, Path(folder)),
             "fp32.tflite": tflite,
-            "int8.tflite": _named(_int8_tflite(tflite, pictures), names),
+            "int8.tflite": _named(_int8_tflite(tflite, pictures), shipped.names),
         }
 
 
@@ -81,14 +72,14 @@ def _quiet() -> Iterator[None]:
 # --- ONNX
 
 
-def _onnx(shipped: nn.Module, picture: Array, names: tuple[str, ...], folder: Path) -> bytes:
+def _onnx(shipped: Shipped, picture: Array, folder: Path) -> bytes:
     path = folder / "fp32.onnx"
     torch.onnx.export(
         shipped,
         (torch.from_numpy(picture),),
         str(path),
         input_names=[INPUT],
-        output_names=list(names),
+        output_names=list(shipped.names),
         opset_version=OPSET,
         dynamo=True,
         external_data=False,
@@ -134,10 +125,9 @@ def _int8_onnx(onnx: bytes, pictures: Array, folder: Path) -> bytes:
 class _LastChannels(nn.Module):
     """TFLite has the channels last, on both sides."""
 
-    def __init__(self, shipped: nn.Module, names: tuple[str, ...]) -> None:
+    def __init__(self, shipped: Shipped) -> None:
         super().__init__()
         self.shipped = shipped
-        self.names = names
 
     def forward(self, x: Any) -> Any:
         said = self.shipped(x.permute(0, 3, 1, 2))
@@ -145,14 +135,14 @@ class _LastChannels(nn.Module):
         return tuple(each.permute(0, 2, 3, 1) if each.ndim == 4 else each for each in said)
 
 
-def _tflite(shipped: nn.Module, picture: Array, names: tuple[str, ...]) -> bytes:
+def _tflite(shipped: Shipped, picture: Array) -> bytes:
     import litert_torch  # noqa: PLC0415
 
     sample = torch.from_numpy(np.ascontiguousarray(picture.transpose(0, 2, 3, 1)))
-    model = litert_torch.convert(_LastChannels(shipped, names).eval(), (sample,))
+    model = litert_torch.convert(_LastChannels(shipped).eval(), (sample,))
     with tempfile.TemporaryDirectory() as folder:
         model.export(f"{folder}/model.tflite")
-        return _named(Path(folder, "model.tflite").read_bytes(), names)
+        return _named(Path(folder, "model.tflite").read_bytes(), shipped.names)
 
 
 def _named(data: bytes, names: tuple[str, ...]) -> bytes:

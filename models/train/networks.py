@@ -16,6 +16,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+SUSPICION: Final = "suspicion"
+HEAT: Final = "heat"
+FEATURES: Final = "features"
+LOGITS: Final = "logits"
+_FINE: Final = 3  # layers of a locator's trunk before its last halving
 STRIDE: Final = 8
 """Pixels per cell of a heat map, in both directions."""
 
@@ -85,21 +90,35 @@ class Shipped(nn.Module):
     """A network as it is exported: what a locator says of the whole picture, and where; or a classifier.
 
     ``mirrored``: a classifier looks at the picture both ways round and upside down, too, and says the mean.
+    ``features``: a locator gives what it sees in each cell as well, for others to decide on.
     """
 
-    def __init__(self, network: nn.Module, *, mirrored: bool = False) -> None:
+    def __init__(self, network: nn.Module, *, mirrored: bool = False, features: bool = False) -> None:
         super().__init__()
         self.network = network
         self.locates = isinstance(network, Locator)
         self.mirrored = mirrored and not self.locates
+        self.features = features and self.locates
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the outputs, in their order."""
+        if not self.locates:
+            return (LOGITS,)
+        return (SUSPICION, HEAT, FEATURES) if self.features else (SUSPICION, HEAT)
 
     def forward(self, x: Any) -> Any:
         if self.mirrored:
             x = torch.cat([x, torch.flip(x, (3,))])
             x = torch.cat([x, torch.flip(x, (2,))])
             return self.network(x).mean(0, keepdim=True)
-        y = self.network(x)
-        return (torch.amax(y, dim=(2, 3)), y) if self.locates else y
+        if not self.locates:
+            return self.network(x)
+        fine = self.network.trunk[:_FINE](x)
+        coarse = self.network.trunk[_FINE:](fine)
+        heat = self.network.head(coarse)
+        said = (torch.amax(heat, dim=(2, 3)), heat)
+        return (*said, torch.cat([functional.avg_pool2d(fine, 2), coarse], 1)) if self.features else said
 
 
 def parameters(network: nn.Module) -> int:

@@ -66,6 +66,9 @@ class Recipe(Section):
     mirrored: bool = Field(
         default=False, description="Judge mirrored views as well, for four times the work; classify only."
     )
+    features: bool = Field(
+        default=False, description="Give what is seen in each cell as an output as well: a backbone; locate only."
+    )
     weight: Share = Field(
         default=0.5, description="How much rare classes count: 0 as they are, 1 all the same; classify."
     )
