@@ -57,7 +57,8 @@ def _grained(random: np.random.Generator, shape: tuple[int, int]) -> Array:
     stretch = random.choice([1.0, 1.0, 4.0, 20.0])
     angle = random.uniform(0, np.pi)
     coarse = noise(random, shape, random.uniform(8, 60), stretch, angle)
-    return 0.7 * noise(random, shape, random.uniform(1, 8), stretch, angle) + random.uniform(0, 1) * coarse
+    fine: Array = 0.7 * noise(random, shape, random.uniform(1, 8), stretch, angle)
+    return fine + random.uniform(0, 1) * coarse
 
 
 def _woven(random: np.random.Generator, shape: tuple[int, int]) -> Array:
