@@ -65,7 +65,7 @@ command=${1:-help}
 shift || true
 case $command in
     demo) environment demo && exec "$VENV/bin/edge-agent" demo "$@" ;;
-    test) lint && tests "$@" ;;
+    test) lint; tests "$@" ;; # not `lint && tests`: behind && the shell would pass over what lint finds
     pytest) tests "$@" ;;
     pytest-train) VENV=$VENV-train && environment train,dev && "$VENV/bin/python" -m pytest tests/models/test_train_*.py "$@" ;;
     pytest-tflite-runtime) tflite_runtime_tests "$@" ;;

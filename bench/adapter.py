@@ -16,9 +16,7 @@ class EdgeAgent:
 
     def prepare(self, wd, n, addr, mqtt_port, period):
         folder = Path(wd)
-        rows = "".join(
-            f"  v{k:02}: {{at: {2 * k:#06x}, fc: 4, type: f32, doc: float {k}}}\n" for k in range(FLOATS)
-        )
+        rows = "".join(f"  v{k:02}: {{at: {2 * k:#06x}, fc: 4, type: f32, doc: float {k}}}\n" for k in range(FLOATS))
         own = ", ".join(f'v{k:02}: {{unit: ""}}' for k in range(FLOATS))
         (folder / "farm.yaml").write_text(
             "name: meter farm\nvendor: bench\nsource: the harness\nconfidence: A\nverified: simulator\n"
@@ -31,10 +29,14 @@ class EdgeAgent:
         for i in range(n):
             port, unit = addr(i)
             bus = buses.setdefault(port, f"b{port}")
-            devices.append(f"  m{i}: {{bus: {bus}, profile: ./farm.yaml, unit: {unit}, every: {int(period * 1000)}ms}}\n")
+            devices.append(
+                f"  m{i}: {{bus: {bus}, profile: ./farm.yaml, unit: {unit}, every: {int(period * 1000)}ms}}\n"
+            )
         (folder / "config.yaml").write_text(
             f'site: bench\nline: farm\nstate_dir: state\nmqtt: {{brokers: ["mqtt://127.0.0.1:{mqtt_port}"]}}\nbuses:\n'
-            + "".join(f"  {name}: {{kind: modbus-tcp, host: 127.0.0.1, port: {port}}}\n" for port, name in buses.items())
+            + "".join(
+                f"  {name}: {{kind: modbus-tcp, host: 127.0.0.1, port: {port}}}\n" for port, name in buses.items()
+            )
             + "devices:\n"
             + "".join(devices),
             encoding="utf-8",

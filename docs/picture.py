@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import tempfile
 from pathlib import Path
@@ -31,7 +32,7 @@ def main(target: Path) -> None:
         try:
             stage.open()
             stage.play(draw)
-            console = Console(record=True, width=118, file=Path("/dev/null").open("w", encoding="utf-8"))
+            console = Console(record=True, width=118, file=io.StringIO())
             console.print(screen.draw(stage))
             target.write_text(console.export_svg(title="edge-agent demo"), encoding="utf-8")
         finally:
