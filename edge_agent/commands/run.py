@@ -7,6 +7,7 @@ import fcntl
 import os
 import signal
 import threading
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -30,11 +31,20 @@ _LOOK_EVERY_S: Final = 3.0
 LAST_GOOD: Final = "last-good.yaml"
 
 
+class Level(StrEnum):
+    """What is worth a line of the log."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
 def register(app: typer.Typer) -> None:
     @app.command(epilog="Example: edge-agent run --config /etc/edge-agent/config.yaml")
     def run(
         config: ConfigFile = None,
-        log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+        log_level: Annotated[Level, typer.Option(help="What is worth a line of the log.")] = Level.INFO,
     ) -> int:
         """Run the daemon in the foreground, as systemd does. SIGHUP reloads, SIGTERM ends it."""
         clock = SystemClock()

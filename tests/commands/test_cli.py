@@ -58,6 +58,28 @@ def test_without_a_config_it_says_how_to_get_one(place, verb):
         assert "Traceback" not in done.stderr
 
 
+NONSENSE = [
+    ("run", "--log-level", "silly"),
+    ("demo", "--seconds", "soon"),
+    ("demo", "--seconds", "3"),
+    ("listen", "--broker", "mqtt//broker"),
+    ("listen", "--seconds", "-1"),
+    ("probe", "modbus"),
+    ("alarms", "shelve", "overload", "--for", "long"),
+    ("alarms", "shelve"),
+    ("init", "--defaults", "--output", "new.yaml", "--meter", "sdm630"),
+    *[(*verb, "--nonsense") for verb in EVERY],
+]
+
+
+@pytest.mark.parametrize("arguments", NONSENSE, ids=" ".join)
+def test_nonsense_is_a_usage_error(place, capsys, monkeypatch, arguments):
+    """Exit code 2, and words instead of a traceback."""
+    monkeypatch.chdir(place.folder)
+    assert main(list(arguments)) == 2
+    assert capsys.readouterr().err
+
+
 def test_an_unknown_option_is_a_usage_error(place):
     """With the nearest one."""
     done = place.call("check", "--ofline")
