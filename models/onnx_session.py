@@ -34,14 +34,20 @@ class OnnxSession:
 
     def __init__(self, data: bytes, threads: int = 1) -> None:
         try:
-            self._session = onnxruntime.InferenceSession(data, _options(threads), providers=["CPUExecutionProvider"])
-            self._session.disable_fallback()  # it would build the session anew, and say so on standard output
-            inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+            self._session = onnxruntime.InferenceSession(
+                data,
+                _options(threads),
+                providers=["CPUExecutionProvider"],
+                enable_fallback=0,  # it would try the same again, and say so on standard output
+            )
+            # Names are decoded only here: they may be no text.
+            inputs = [(each.name, each.shape, each.type) for each in self._session.get_inputs()]
+            outputs = [(each.name, each.type) for each in self._session.get_outputs()]
         except Exception as error:  # its errors have no other parent
             raise ModelError(f"ONNX Runtime refuses the model: {_first_line(error)}") from error
-        self.inputs = tuple(Tensor(each.name, fixed(each.name, each.shape), _type(each)) for each in inputs)
-        self._names = [each.name for each in outputs]
-        types = [_type(each) for each in outputs]
+        self.inputs = tuple(Tensor(name, fixed(name, shape), _type(name, kind)) for name, shape, kind in inputs)
+        self._names = [name for name, _ in outputs]
+        types = [_type(name, kind) for name, kind in outputs]
         # The file may leave the shape of an output to be found out; from here on it is fixed.
         answers = self._call({each.name: np.zeros(each.shape, each.dtype) for each in self.inputs})
         self.outputs = tuple(
@@ -81,12 +87,12 @@ def _options(threads: int) -> Any:
     return options
 
 
-def _type(argument: Any) -> str:
+def _type(name: str, kind: str) -> str:
     try:
-        return _TYPES[argument.type]
+        return _TYPES[kind]
     except KeyError:
         raise ModelError(
-            f"{argument.name!r} is a {argument.type}, which is no plain array of numbers",
+            f"{name!r} is a {kind}, which is no plain array of numbers",
             hint="export the model with plain tensors (for scikit-learn: zipmap=False)",
         ) from None
 

@@ -153,6 +153,21 @@ def test_what_is_no_model_is_refused(format_, data):
         session.load(format_, data)
 
 
+def test_a_refused_model_says_nothing_on_standard_output(capfd):
+    """Names that are no text: the runtime must not talk where others read answers, nor let its own error out."""
+    for name in (b"x", b"y"):
+        with pytest.raises(ModelError):
+            session.load("onnx", pixel_onnx().replace(b"\x0a\x01" + name, b"\x0a\x01\xff"))
+
+    assert not capfd.readouterr().out
+
+
+def test_an_input_whose_name_is_no_text_is_refused():
+    """The runtime hands such a name out and fails only when it is looked at."""
+    with pytest.raises(ModelError, match="utf-8"):
+        session.load("onnx", one_node("Relu").replace(b"\x01x", b"\x01\xff"))
+
+
 def test_text_is_no_number():
     """A model that wants strings is refused by its type."""
     graph = helper.make_graph(
