@@ -24,7 +24,17 @@ from edge_agent.flight import MqttSettings
 from edge_agent.rules import Rule, check
 from edge_agent.rules import parse as parse_rule
 from edge_agent.settings import Duration, ModelSection, Section, Size
-from edge_agent.vocabulary import ANOMALY, DEFECT, GOOD, NORMAL, NOT_INSPECTED, UNKNOWN, Quantity, nearest
+from edge_agent.vocabulary import (
+    ANOMALY,
+    DEFECT,
+    GOOD,
+    NORMAL,
+    NOT_INSPECTED,
+    QUANTITIES,
+    UNKNOWN,
+    Quantity,
+    nearest,
+)
 
 DEFAULT_PATHS: Final = (Path("/etc/edge-agent/config.yaml"), Path("config.yaml"))
 _NAME: Final = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
@@ -205,6 +215,7 @@ class _Reader:
         self._path = path
         self._folder = path.parent
         self._data: dict[str, Any] = document.data
+        self._told: dict[str, Mapping[str, Quantity]] = {}  # device → what its profile says, whatever else is wrong
 
     def read(self) -> Config | None:
         for key in _LATER:
@@ -302,13 +313,16 @@ class _Reader:
         for name, entry in self._entries("devices"):
             at = ("devices", name)
             wanted = entry.get("bus")
-            bus = buses.get(wanted) if isinstance(wanted, str) else None
-            if bus is None:
+            kind = self._bus_kind(wanted)
+            if kind is None:
                 self._explain_bus(at, entry, known)
                 continue
-            settings = validate(self._document, bus.kind.DeviceSettings, at)
-            profile = self._profile(at, bus, entry, settings)
-            if settings is None or profile is None:
+            settings = validate(self._document, kind.DeviceSettings, at)
+            profile = self._profile(at, kind, entry, settings)
+            if profile is not None:
+                self._told[name] = profile.quantities
+            bus = buses.get(str(wanted))
+            if bus is None or settings is None or profile is None:
                 continue
             try:
                 device = wires[bus.name].device(name, settings, profile)  # as the daemon will, and no I/O
@@ -319,6 +333,12 @@ class _Reader:
         for bus in buses.values():
             self._schedule(bus, [plan for plan in plans.values() if plan.bus == bus.name])
         return plans
+
+    def _bus_kind(self, name: object) -> Any:
+        """The class of a bus of this file, also when its settings are wrong; None when it has none."""
+        entry = dict(self._entries("buses")).get(name) if isinstance(name, str) else None
+        kind = entry.get("kind") if entry else None
+        return catalogue.load(catalogue.BUSES, kind) if isinstance(kind, str) and kind in catalogue.BUSES else None
 
     def _schedule(self, bus: BusPlan, devices: list[DevicePlan]) -> None:
         """A line that is asked for more than it can carry would only show skipped readings."""
@@ -336,18 +356,18 @@ class _Reader:
             self._document.complain(at, "bus is missing")
         elif not isinstance(wanted, str) or wanted not in known:
             self._document.complain((*at, "bus"), f"{wanted!r} is not a bus of this file{nearest(str(wanted), known)}")
-        # else: the bus itself is wrong, which is said at the bus
+        # else: the kind of the bus is wrong, which is said there
 
-    def _profile(self, at: tuple[str, str], bus: BusPlan, entry: Mapping[str, Any], settings: Any) -> Profile | None:
+    def _profile(self, at: tuple[str, str], kind: Any, entry: Mapping[str, Any], settings: Any) -> Profile | None:
         if settings is None:
             # The entry is wrong somewhere; its profile may still be, and all mistakes come at once.
-            fields = bus.kind.DeviceSettings.model_fields
+            fields = kind.DeviceSettings.model_fields
             words = [name for name, setting in fields.items() if setting.annotation is str]
             if not all(isinstance(entry.get(name), str) for name in words):
                 return None
-            settings = bus.kind.DeviceSettings.model_construct(**{name: entry[name] for name in words})
+            settings = kind.DeviceSettings.model_construct(**{name: entry[name] for name in words})
         try:
-            profile: Profile = bus.kind.profile(settings, self._folder)
+            profile: Profile = kind.profile(settings, self._folder)
         except ProfileError as error:
             self._document.complain((*at, "profile"), str(error))
             return None
@@ -431,7 +451,9 @@ class _Reader:
         quantities: dict[str, Mapping[str, Quantity]] = {name: plan.quantities for name, plan in devices.items()}
         subjects = {name: frozenset({GOOD, DEFECT, NOT_INSPECTED, UNKNOWN}) for name, _ in self._entries("cameras")}
         subjects |= {name: frozenset({NORMAL, ANOMALY, UNKNOWN}) for name, model in models.items() if model.devices}
-        # A device that is itself wrong is complained about at its own place, not here again.
+        # A device that is itself wrong is complained about at its own place, not here again; its profile still counts.
+        for name in self._told.keys() - quantities.keys():
+            quantities[name] = {**QUANTITIES, **self._told[name]}
         broken = {name for name, _ in self._entries("devices") if name not in quantities}
         broken |= {name for name, _ in self._entries("models") if name not in models}
         settings: dict[str, AlarmSettings] = {}

@@ -124,6 +124,34 @@ def test_every_mistake_is_named_at_once():
     assert len(found) == len(NAMED), found
 
 
+BEHIND = """site: ulsan
+line: press-3
+buses:
+  rs485-a: {kind: modbus-rtu, port: /dev/ttyUSB0, parity: X}
+devices:
+  meter: {bus: rs485-a, profile: eastron-sdm63, unit: 300}
+  feeder: {bus: rs485-a, profile: eastron-sdm630, unit: 1}
+alarms:
+  hot: {when: feeder.active_powr > 3 kW}
+  far: {when: feeder.active_power > 3 V}
+  thd: {when: feeder.frequency < 49 Hz, severity: low}
+"""
+
+
+def test_a_mistake_hides_none_behind_it():
+    """What stands on a bus that is wrong is still read, and so are the alarms about it."""
+    found = "\n".join(problems(BEHIND))
+    for line in (
+        "4: buses.rs485-a.parity: must be 'N', 'E' or 'O'",
+        "6: devices.meter.profile: there is no profile 'eastron-sdm63'",
+        "6: devices.meter.unit: must be at most 247",
+        "9: alarms.hot.when: 'feeder' has no quantity 'active_powr'",
+        "10: alarms.far.when: active_power is in",
+    ):
+        assert f":{line}" in found, found
+    assert len(found.splitlines()) == 5, found
+
+
 @pytest.mark.parametrize(
     ("text", "where"),
     [
