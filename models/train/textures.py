@@ -44,7 +44,7 @@ def noise(random: np.random.Generator, shape: tuple[int, int], grain: float, str
 def surface(random: np.random.Generator, shape: tuple[int, int]) -> Array:
     """A surface without a blemish: height x width x 3, 0 to 255, real."""
     kinds: tuple[Callable[..., Array], ...] = (_grained, _woven, _tiled, _parts)
-    field: Array = kinds[random.integers(len(kinds))](random, shape)
+    field = kinds[random.integers(len(kinds))](random, shape)
     base = random.uniform(40, 210) + random.uniform(-25, 25, 3)
     tint = 1 + random.normal(0, 0.15, 3)
     light = 1 + 0.25 * noise(random, shape, random.uniform(150, 600), 1, 0) * random.uniform(0, 1)
@@ -57,8 +57,9 @@ def _grained(random: np.random.Generator, shape: tuple[int, int]) -> Array:
     stretch = random.choice([1.0, 1.0, 4.0, 20.0])
     angle = random.uniform(0, np.pi)
     coarse = noise(random, shape, random.uniform(8, 60), stretch, angle)
-    fine: Array = 0.7 * noise(random, shape, random.uniform(1, 8), stretch, angle)
-    return fine + random.uniform(0, 1) * coarse
+    fine = noise(random, shape, random.uniform(1, 8), stretch, angle)
+    field: Array = 0.7 * fine + random.uniform(0, 1) * coarse
+    return field
 
 
 def _woven(random: np.random.Generator, shape: tuple[int, int]) -> Array:
