@@ -57,6 +57,7 @@ class Quantity(NamedTuple):
     ``low``/``high``: outside of it a value is wrong, not unusual. ``None``: no bound.
     ``slew``: the most it may move, in units per second; ``None``: any.
     ``digits``: significant digits that its source has (9 hold any float32); ``None``: all of them count.
+    ``wraps``: a counter that is full begins again from 0 here; ``None``: not known. ``step``: the least it rises by.
     """
 
     name: str
@@ -66,6 +67,8 @@ class Quantity(NamedTuple):
     kind: str = GAUGE
     slew: float | None = None
     digits: int | None = None
+    wraps: float | None = None
+    step: float = 0.0
 
 
 def _phases(name: str, unit: str, low: float, high: float) -> list[Quantity]:
@@ -73,6 +76,7 @@ def _phases(name: str, unit: str, low: float, high: float) -> list[Quantity]:
 
 
 _POWER = 10e6  # W: ten megawatts is beyond any low-voltage line
+_ENERGY = _POWER / 3600  # Wh that it delivers in a second
 _ROWS: list[Quantity] = [
     Quantity("active_power", "W", -_POWER, _POWER),
     *_phases("active_power", "W", -_POWER, _POWER),
@@ -93,7 +97,7 @@ _ROWS: list[Quantity] = [
     *_phases("current", "A", -10_000, 10_000),
     Quantity("current_n", "A", -10_000, 10_000),
     *[
-        Quantity(f"{name}{suffix}", unit, low, 1e14, COUNTER)
+        Quantity(f"{name}{suffix}", unit, low, 1e14, COUNTER, slew=_ENERGY)
         for name, unit, low in (
             ("energy_import", "Wh", 0),
             ("energy_export", "Wh", 0),
@@ -152,11 +156,25 @@ def nearest(word: str, known: Iterable[object]) -> str:
 # --- the nouns -------------------------------------------------------------------------------
 
 
+class Origin(NamedTuple):
+    """Who counts: counts go on only while both are the same.
+
+    ``basis``: the table and ratios by which the count is read. ``serial``: of the meter; None: not known.
+    """
+
+    basis: str
+    serial: str | None = None
+
+
 class Sample(NamedTuple):
-    """What a driver read: values in base units, and what is absent with its reason."""
+    """What a driver read: values in base units, and what is absent with its reason.
+
+    ``origin``: who counts, where the driver knows; the same object until that changes.
+    """
 
     values: dict[str, float]
     absent: dict[str, str]
+    origin: Origin | None = None
 
 
 @dataclass(slots=True)
@@ -164,6 +182,7 @@ class Reading:
     """One device at one instant. A quantity stands in ``values`` or in ``absent``, never in both.
 
     ``events``: what happened to counters or identity at this reading, one JSON object each.
+    ``origin``: who counts, where known.
     """
 
     device: str
@@ -171,6 +190,7 @@ class Reading:
     values: dict[str, float]
     absent: dict[str, str] = field(default_factory=dict)
     events: tuple[dict[str, object], ...] = ()
+    origin: Origin | None = None
 
 
 GOOD: Final = "good"

@@ -45,6 +45,7 @@ FLOORS: list[tuple[str, ...]] = [
         "edge_agent.receipts",
         "edge_agent.completeness",
         "edge_agent.listener",
+        "edge_agent.counters",
         "edge_agent.plausibility",
         "edge_agent.evidence",
         "edge_agent.eye_link",
