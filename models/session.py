@@ -75,6 +75,10 @@ def load(format_: str, data: bytes, threads: int = 1) -> Session:
     if format_ not in FORMATS:
         raise ModelError(f"{format_!r} is no model format", hint=f"one of {', '.join(FORMATS)}")
     session: Session = catalogue.load(FORMATS, format_)(data, threads)
+    for tensors in (session.inputs, session.outputs):
+        names = {tensor.name for tensor in tensors}
+        if not names or len(names) < len(tensors):
+            raise ModelError("has no inputs or outputs, or several of one name")
     return session
 
 

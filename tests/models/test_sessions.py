@@ -194,6 +194,17 @@ def test_a_failure_while_running_is_a_model_error():
         loaded.run({"t": np.zeros(2, np.float32), "i": np.array([7])})
 
 
+def test_inputs_and_outputs_are_there_and_have_names_of_their_own():
+    """A model that says nothing cannot be asked."""
+    graph = helper.make_graph([], "mute", [value("x", (1,))], [])
+    with pytest.raises(ModelError):
+        session.load("onnx", model_of(graph).SerializeToString())
+    one, none = np.array([1, 3], np.int32).tobytes(), np.array([0, 3], np.int32).tobytes()
+    at = tflite().index(one)  # the outputs of the subgraph: one, number 3
+    with pytest.raises(ModelError, match="no inputs or outputs"):
+        session.load("tflite", tflite()[:at] + none + tflite()[at + 8 :])
+
+
 def test_an_unknown_format_is_named():
     """There are two formats."""
     with pytest.raises(ModelError, match="onnx, tflite"):
