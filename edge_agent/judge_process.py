@@ -34,6 +34,8 @@ class Line:
         self.period_s = deciding.period_s or _PERIOD_S
         self._values: dict[str, float] = {}
         self._judged_ns: int | None = None
+        self._case: tuple[float, str] | None = None  # since when, on its own clock and in UTC
+        self._epoch_s: float | None = None
 
     def look(self, values: Mapping[str, float], at: Stamp) -> Verdict | None:
         """The verdict about this moment; None: not yet. NaN: absent."""
@@ -42,18 +44,26 @@ class Line:
         if self._judged_ns is not None and at.mono_ns - self._judged_ns < period_ns:
             return None
         self._judged_ns = at.mono_ns
-        row, self._values = Row(at.mono_ns / NS, self._values), {}
+        row, self._values = Row(self._steady_s(at), self._values), {}
         verdict = self.deciding.decide(row, at)
-        self._name_case(verdict, at)
+        self._name_case(verdict, at, row.time_s)
         return verdict
 
-    def _name_case(self, verdict: Verdict, at: Stamp) -> None:
+    def _steady_s(self, at: Stamp) -> float:
+        """Seconds that never step; since 1970, if the first row knew them: a calibration may have ended just then."""
+        if self._epoch_s is None:
+            self._epoch_s = at.wall_ms / 1000 - at.mono_ns / NS if at.synced else 0.0
+        return self._epoch_s + at.mono_ns / NS
+
+    def _name_case(self, verdict: Verdict, at: Stamp, now_s: float) -> None:
         """Since when in UTC, and an id that stays the same while the case is open."""
         since_s = verdict.details.pop("since_s", None)
-        if isinstance(since_s, float):
-            since = iso(at.wall_ms - int((at.mono_ns / NS - since_s) * 1000))
-            verdict.details["since"] = since
-            verdict.details["case_id"] = f"{self.deciding.model}-{since_s:.0f}"
+        if not isinstance(since_s, float):
+            return
+        if self._case is None or self._case[0] != since_s:
+            self._case = since_s, iso(at.wall_ms - int((now_s - since_s) * 1000))
+        verdict.details["since"] = self._case[1]
+        verdict.details["case_id"] = f"{self.deciding.model}-{self._case[1]}"
 
 
 class Report:

@@ -72,9 +72,8 @@ def control(agent: Agent, question: dict[str, Any]) -> dict[str, Any]:
         case "lamp-test":
             _stage(agent).lamp_test()
             return {"done": True}
-        case "models-changed":
-            agent.models_changed()
-            return {"done": True}
+        case "models":
+            return _models(agent, changed=bool(question.get("changed")))
         case other:
             raise EdgeAgentError(f"{other!r} is not a question")
 
@@ -114,6 +113,13 @@ def _refuse(agent: Agent, name: str, request_id: str | None, why: str) -> dict[s
     agent.health.count("command.refused")
     log.warning("command refused", name=name, id=request_id, reason=why)
     return {"id": request_id, "ok": False, "error": why} if request_id else None
+
+
+def _models(agent: Agent, *, changed: bool) -> dict[str, Any]:
+    """The bundles that it decides with; ``changed``: it is to look again which releases those are."""
+    if changed:
+        agent.models_changed()
+    return {"bundles": sorted({section.bundle for section in agent.config.models.values()})}
 
 
 def _stage(agent: Agent) -> Any:

@@ -16,6 +16,8 @@ class LineJudge:
     """See :class:`models.task.TaskJudge`. ``detector``: for who wants to resume it or to accept a new normal."""
 
     Parameters = anomaly.Parameters
+    UNTIL = "until_s"
+    """Metric of a card: when its calibration ended, on the clock of its rows."""
 
     def __init__(self, card: Card, file: ModelFile, parameters: anomaly.Parameters, session: Session) -> None:
         if not isinstance(card.input, RowsInput) or card.threshold is None:
@@ -24,9 +26,14 @@ class LineJudge:
             self.detector = anomaly.LineDetector(card.input.quantities, parameters, card.threshold.value, session)
         except ValueError as error:
             raise BundleError(f"{file.name} does not fit its card: {error}") from error
+        until_s = card.metrics.get(self.UNTIL)
+        self._until_s = float(until_s) if isinstance(until_s, float | int) else None
 
     def judge(self, given: Any) -> Judgement:
         row: Row = given
+        if self._until_s is not None:  # the first row: where the calibration ended just before it, no warming up
+            self.detector.resume(row.time_s - self._until_s, row.time_s)
+            self._until_s = None
         for quantity, value in row.values.items():
             self.detector.see(quantity, value, row.time_s)
         return self.detector.judge(row.time_s)

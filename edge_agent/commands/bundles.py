@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from edge_agent import control
 from edge_agent.clock import SystemClock
 from edge_agent.commands.options import state_dir
 from edge_agent.config import find
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from models.keys import Keys
     from models.library import Library
 
+WORKSTATION: Final = Path("~/.local/share/edge-agent")
 TrustUnsigned = Annotated[
     bool, typer.Option("--trust-unsigned", help="You vouch for a bundle that nobody trusted here has signed.")
 ]
@@ -33,10 +35,26 @@ def state_of(config: Path | None) -> Path | None:
     return state_dir(config)
 
 
+def key_folder(state: Path | None) -> Path:
+    """Whose key signs what is made here: the machine's, beside the state of the daemon, or at home on a workstation."""
+    return state or WORKSTATION.expanduser()
+
+
 def trusted_keys(state: Path | None) -> Keys:
     from models import keys  # noqa: PLC0415 - only who deals with bundles pays for it
 
-    return keys.trusted(state)
+    return keys.trusted(key_folder(state))
+
+
+def bundles_of_daemon(state: Path, *, changed: bool = False) -> list[str]:
+    """The bundles that the running daemon decides with; none where it does not run.
+
+    ``changed``: it is to look again. Where there is none, it will when it starts.
+    """
+    try:
+        return list(control.ask(control.socket_path(state), {"ask": "models", "changed": changed})["bundles"])
+    except EdgeAgentError:
+        return []
 
 
 def library(state: Path) -> Library:

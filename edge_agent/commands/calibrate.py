@@ -12,6 +12,7 @@ import typer
 SUBJECTS: Final = {
     "meter": "calibrate_meter",
     "sensor": "calibrate_sensor",
+    "line": "calibrate_line",
 }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edge_agent import readable
-from edge_agent.commands.bundles import TrustUnsigned, library, load, state_of, trusted_keys
+from edge_agent.commands.bundles import TrustUnsigned, bundles_of_daemon, library, load, state_of, trusted_keys
 from edge_agent.commands.options import ConfigFile, Json, columns, print_json, screen, state_dir, who
 from edge_agent.errors import EdgeAgentError, ModelError
 from edge_agent.vocabulary import nearest
@@ -61,23 +61,32 @@ def _register_changes(models: typer.Typer) -> None:
     def install(
         bundle: BundlePath,
         why: Why = "by hand",
+        now: Annotated[bool, typer.Option("--now", help="Do not try it beside the one that decides.")] = False,
         trust_unsigned: TrustUnsigned = False,
         config: ConfigFile = None,
         json_: Json = False,
     ) -> int:
-        """Verify, try in a process of its own, replace at once; the last ones are kept. Exit code 1: it is refused."""
+        """Verify it, prove it in a process of its own, and install it; the last ones are kept.
+
+        Where the running daemon decides with such a bundle, both are asked for a while, then the new one takes over
+        or goes again, by itself. Exit code 1: it is refused.
+        """
         state = state_dir(config)
         shelf = library(state)
         proofs: list[dict[str, Any]] = []
         try:
             found = _load_to_install(state, shelf, _there(bundle), trust_unsigned=trust_unsigned)
-            shelf.install(found, lambda new: proofs.extend(_prove(new)), who=who(), why=why)
+            change = shelf.offer if not now and found.card.name in bundles_of_daemon(state) else shelf.install
+            fresh = change(found, lambda new: proofs.extend(_prove(new)), who=who(), why=why)
         except ModelError as error:
             return _refused(bundle, error, json_=json_)
+        bundles_of_daemon(state, changed=True)
+        is_tried = fresh.candidate is not None
         if json_:
-            print_json({"bundle": str(bundle), "installed": True, **_about(found), "variants": proofs})
+            done = {"installed": not is_tried, "tried": is_tried}
+            print_json({"bundle": str(bundle), **done, **_about(found), "variants": proofs})
         else:
-            _show_proofs(found, proofs, "is installed")
+            _show_proofs(found, proofs, f"is tried beside {fresh.current}" if is_tried else "is installed")
         return 0
 
     @models.command(epilog="Example: edge-agent models rollback pitting --why 'false alarms since the update'")
@@ -88,10 +97,12 @@ def _register_changes(models: typer.Typer) -> None:
         json_: Json = False,
     ) -> int:
         """Back to the release that was in use before."""
-        shelf = library(state_dir(config))
+        state = state_dir(config)
+        shelf = library(state)
         if name not in shelf.names():
             raise typer.BadParameter(f"no bundle {name!r} is installed{nearest(name, shelf.names())}")
         now = shelf.rollback(name, who=who(), why=why)
+        bundles_of_daemon(state, changed=True)
         if json_:
             print_json({"bundle": name, **now.model_dump()})
         else:
@@ -178,6 +189,8 @@ def _show_installed(found: list[dict[str, Any]]) -> None:
         else:
             row = (line["name"], line["version"], line["task"], line["signed_by"], line["at"], line["why"])
             table.add_row(*(str(each).replace("[", "\\[") for each in row), (line["previous"] or "–").partition("-")[0])
+            if line["candidate"]:
+                table.add_row("", line["candidate"].partition("-")[0], "", "", "", "[yellow]is tried beside it[/]", "")
     screen().print(table)
 
 

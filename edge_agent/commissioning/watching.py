@@ -1,0 +1,84 @@
+"""Normal running, watched: the readings of several devices of the running daemon, for as long as it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from math import nan
+from pathlib import Path
+from threading import Event
+from typing import Any, Final
+
+from edge_agent import control
+from edge_agent.clock import NS, Clock
+from edge_agent.lamps import NORMAL
+from edge_agent.vocabulary import COUNTER, Quantity
+
+_ASK_EVERY_S: Final = 0.5
+_QUIET_S: Final = 30.0  # nothing new for so long: something is wrong
+
+
+@dataclass(slots=True)
+class Watched:
+    """What was seen. ``series``: ``device.quantity`` → times in seconds since 1970, and values, NaN where absent.
+
+    ``alarms``: those that were active meanwhile; ``silent``: devices that gave nothing new for long.
+    """
+
+    series: dict[str, tuple[list[float], list[float]]] = field(default_factory=dict)
+    alarms: set[str] = field(default_factory=set)
+    silent: set[str] = field(default_factory=set)
+    elapsed_s: float = 0.0
+
+    def note(self, name: str, at_s: float, value: float) -> None:
+        times, values = self.series.setdefault(name, ([], []))
+        times.append(at_s)
+        values.append(value)
+
+
+def judged(quantities: Mapping[str, Quantity]) -> list[str]:
+    """Which quantities of a device a line model can judge: counters only ever grow."""
+    return [name for name, quantity in quantities.items() if quantity.kind != COUNTER]
+
+
+def watch(
+    state_dir: Path,
+    devices: Mapping[str, Iterable[str]],
+    seconds: float,
+    clock: Clock,
+    show: Callable[[Watched], None],
+    stop: Event,
+) -> Watched:
+    """Ask the daemon until the time is over. ``devices``: name → quantities. Raises EdgeAgentError."""
+    path = control.socket_path(state_dir)
+    seen, last = Watched(), dict.fromkeys(devices, "")
+    wanted = {name: frozenset(quantities) for name, quantities in devices.items()}
+    began_ns = clock.mono_ns()
+    heard_ns = dict.fromkeys(devices, began_ns)
+    while seen.elapsed_s < seconds and not stop.is_set():
+        said = control.ask(path, {"ask": "status"})
+        now_ns = clock.mono_ns()
+        for name in devices:
+            device = said["devices"].get(name, {})
+            at = device.get("at")
+            if at and at != last[name]:
+                last[name], heard_ns[name] = at, now_ns
+                _take(seen, name, device, wanted[name])
+            elif now_ns - heard_ns[name] > _QUIET_S * NS:
+                seen.silent.add(name)
+        seen.alarms |= {alarm["alarm"] for alarm in said.get("alarms", ()) if alarm["state"] != NORMAL}
+        seen.elapsed_s = (now_ns - began_ns) / NS
+        show(seen)
+        clock.wait(stop, _ASK_EVERY_S)
+    return seen
+
+
+def _take(seen: Watched, name: str, device: Mapping[str, Any], wanted: frozenset[str]) -> None:
+    at_s = datetime.fromisoformat(device["at"]).timestamp()
+    for quantity, value in device.get("values", {}).items():
+        if quantity in wanted:
+            seen.note(f"{name}.{quantity}", at_s, value)
+    for quantity in device.get("absent", {}):
+        if quantity in wanted:
+            seen.note(f"{name}.{quantity}", at_s, nan)
