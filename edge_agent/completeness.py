@@ -77,8 +77,8 @@ class Completeness:
         self.messages = 0
         self.readings = 0
 
-    def take(self, stream: str, seq: int, *, late: bool, reading: bool) -> bool:
-        """A message of a stream; False when it is a repeat."""
+    def take(self, stream: str, seq: int, *, late: bool | None, reading: bool) -> bool:
+        """A message of a stream; False when it is a repeat. ``late`` None: it does not say (a picture)."""
         self.messages += 1
         known = self._streams[stream]
         if seq in known.seen:
@@ -86,6 +86,8 @@ class Completeness:
             return False
         known.seen.add(seq, seq)
         self.readings += reading
+        if late is None:
+            return True
         if late:
             known.late += 1
         elif seq < known.highest_live:

@@ -26,6 +26,7 @@ class Listener:
     ) -> None:
         self.completeness = Completeness()
         self.strange = 0  # messages that are not of the dialect
+        self.trouble: MqttError | None = None  # why there is no connection now
         self._broker = broker
         self._credentials = credentials
         self._topic = topic
@@ -39,8 +40,9 @@ class Listener:
         while not stop.is_set():
             try:
                 self.listen(stop, progress)
-            except MqttError:
+            except MqttError as error:
                 self.connected.clear()
+                self.trouble = error
                 self._clock.wait(stop, 0.3)
 
     def listen(self, stop: threading.Event, progress: Callable[[], None] = lambda: None) -> None:
@@ -70,7 +72,8 @@ class Listener:
         if event.retain or not isinstance(stream, str) or not isinstance(seq, int):
             return  # the past again (retained), or a state message that is not counted
         kind = event.topic.split("/")[3] if event.topic.count("/") >= 3 else ""
-        fresh = self.completeness.take(stream, seq, late=bool(fields.get("late")), reading=kind == "telemetry")
+        late = None if kind == "evidence" else bool(fields.get("late"))
+        fresh = self.completeness.take(stream, seq, late=late, reading=kind == "telemetry")
         first, last = fields.get("from"), fields.get("to")
         if fresh and kind == "gap" and isinstance(first, int) and isinstance(last, int):
             self.completeness.excuse(str(fields.get("of", stream)), first, last)
@@ -80,8 +83,7 @@ def _fields(event: Message) -> dict[str, Any] | None:
     levels = event.topic.split("/")
     if len(levels) > 4 and levels[3] == "evidence":
         user = event.user or (dict(zip(("stream", "seq", "id"), levels[5:8], strict=False)) if len(levels) >= 8 else {})
-        # A picture carries no late flag; it never counts as out of order.
-        return {**user, "seq": int(user["seq"]), "late": True} if user.get("seq", "").isdecimal() else None
+        return {**user, "seq": int(user["seq"])} if user.get("seq", "").isdecimal() else None
     try:
         found = json.loads(event.payload)
     except (ValueError, RecursionError):

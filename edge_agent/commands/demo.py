@@ -50,6 +50,8 @@ def register(app: typer.Typer) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             totals = perform(folder.resolve(), seconds, quiet=json_)
         print(json.dumps(totals) if json_ else summary(totals))
+        if seconds is not None and totals["seconds"] < seconds:
+            raise KeyboardInterrupt  # it was cut short
         return 0 if is_good(totals, complete=seconds is not None) else 1
 
 

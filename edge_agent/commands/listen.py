@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
-from edge_agent.broker import Broker, Credentials, MqttError, Why
-from edge_agent.clock import SystemClock
+from edge_agent.broker import Broker, Credentials, Why
+from edge_agent.clock import NS, SystemClock
 from edge_agent.commands.options import ConfigFile, Json
 from edge_agent.config import find, load
 from edge_agent.errors import EdgeAgentError
 from edge_agent.listener import Listener
+
+_PATIENCE_S: Final = 15
+_PASSING: Final = {Why.NETWORK, Why.SILENT}  # may mend themselves
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +25,9 @@ def register(app: typer.Typer) -> None:
     def listen(
         broker: Annotated[str | None, typer.Option(help="Broker URL; default: the first one of the config.")] = None,
         seconds: Annotated[float | None, typer.Option(min=0.1, help="End by itself after so long.")] = None,
-        topic: Annotated[str, typer.Option(help="What to subscribe to.")] = "edge/#",
+        topic: Annotated[
+            str | None, typer.Option(help="What to subscribe to; default: all below the config's prefix, or edge/#.")
+        ] = None,
         username: Annotated[str | None, typer.Option(help="User name for the broker.")] = None,
         password_file: Annotated[Path | None, typer.Option(help="File whose first line is the password.")] = None,
         ca_file: Annotated[Path | None, typer.Option(help="CA certificate of the broker.")] = None,
@@ -39,6 +43,7 @@ def register(app: typer.Typer) -> None:
                 raise EdgeAgentError("the config has no broker", hint="name one with --broker mqtt://host")
             where = Broker.parse(settings.brokers[0])
             credentials: Credentials = settings
+            topic = topic or f"{settings.topic_prefix}/#"
         else:
             try:
                 where = Broker.parse(broker)
@@ -47,20 +52,24 @@ def register(app: typer.Typer) -> None:
             credentials = Credentials(
                 username=username, password_file=password_file, ca_file=ca_file, cert_file=cert_file, key_file=key_file
             )
-        return follow(where, credentials, topic, seconds, as_json=json_)
+        return follow(where, credentials, topic or "edge/#", seconds, as_json=json_)
 
 
 def follow(broker: Broker, credentials: Credentials, topic: str, seconds: float | None, *, as_json: bool) -> int:
-    """Listen until the time is over or Ctrl-C; print the totals; the exit code."""
+    """Listen until the time is over or Ctrl-C; print the totals; the exit code.
+
+    Raises MqttError when it never came so far, and KeyboardInterrupt when it was to listen for longer.
+    """
     clock, stop = SystemClock(), threading.Event()
     listener = Listener(broker, credentials, topic, clock, None if as_json else _print)
     worker = threading.Thread(target=listener.body, args=(stop,), daemon=True)
     worker.start()
-    if not listener.connected.wait(15):
-        stop.set()
-        raise MqttError(Why.NETWORK, f"{broker.url} does not answer")
-    with contextlib.suppress(KeyboardInterrupt):
+    _await(listener, clock)
+    is_cut_short = False
+    try:
         stop.wait(seconds)
+    except KeyboardInterrupt:
+        is_cut_short = seconds is not None
     stop.set()
     worker.join(5)
     totals = listener.completeness.totals()
@@ -70,7 +79,18 @@ def follow(broker: Broker, credentials: Credentials, topic: str, seconds: float 
         print(json.dumps(totals))
         for name, facts in listener.completeness.by_stream().items():
             print(f"stream {name}: seq {facts['from']} to {facts['to']}, missing {facts['missing']}")
+    if is_cut_short:
+        raise KeyboardInterrupt
     return 1 if totals["missing"] else 0
+
+
+def _await(listener: Listener, clock: SystemClock) -> None:
+    """Until it listens; raises MqttError at once when waiting would not help, and after a while when it did not."""
+    deadline_ns = clock.mono_ns() + _PATIENCE_S * NS
+    while not listener.connected.wait(0.1):
+        trouble = listener.trouble
+        if trouble is not None and (trouble.kind not in _PASSING or clock.mono_ns() > deadline_ns):
+            raise trouble
 
 
 def _print(topic: str, fields: dict[str, Any], size: int) -> None:
