@@ -1,8 +1,8 @@
 """Models that we did not make, through our sessions: ``python -m bench.fixtures``.
 
 The folder ``runtime_fixtures`` in EDGE_AGENT_DATA (default ``../shared/data``) has models with expected outputs.
-One line per model: agreement of decisions (the largest output) and the largest difference (int8: in steps), or why
-it is refused.
+One line per model: agreement of decisions (the largest output; of an autoencoder the distance from its input, within
+2 %) and the largest difference (int8: in steps), or why it is refused.
 """
 
 import os
@@ -56,7 +56,16 @@ def compare(path):
         expected = y.reshape(-1).astype(np.float64)
         if into.scale:
             expected = (expected - into.zero_point) * into.scale
-        same += int(answer.argmax() == expected.argmax())
+        if given.shape == into.shape and len(answer) > 1:  # an autoencoder: how far it is from its input decides
+            seen = (
+                x.reshape(-1)
+                if not given.scale
+                else (x.reshape(-1).astype(np.float64) - given.zero_point) * given.scale
+            )
+            one, other = (float(((each - seen) ** 2).mean()) for each in (answer, expected))
+            same += abs(one - other) < 0.02 * other
+        else:
+            same += int(answer.argmax() == expected.argmax())
         worst = max(worst, float(np.abs(answer - expected).max()))
     count = len(found[0])
     if into.scale:
