@@ -7,9 +7,11 @@ Three looks at every value, each against its own past, and the largest counts:
     level   distance from the running median: jumps and spikes, whatever the hour
 
 A look's distance is divided by what it reached in the past, so that the score knows no unit: 1 is what happens now and
-then, and from ``THRESHOLD`` on it is news. What is not larger than what was said within the last ``HUSH`` values is not
-said again. Pure Python on purpose: it runs beside the wires, where importing NumPy would cost more than all of its work
-(a value costs some 10 µs, a quantity 120 kB).
+then, and from ``THRESHOLD`` on it is news. One event is one piece of news: for the next ``HUSH`` values only what is
+twice as far off is news again.
+
+Pure Python on purpose: it runs beside the wires, where importing NumPy would cost more than all of its work (a value
+costs some 10 µs, a quantity 130 kB).
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from collections import deque
 from typing import Final, NamedTuple
 
 THRESHOLD: Final = 1.3
-HUSH: Final = 50
+HUSH: Final = 40
+AGAIN: Final = 2.0
 USUAL: Final = "usual"
 DRIFT: Final = "drift"
 LEVEL: Final = "level"
@@ -39,24 +42,26 @@ _LARGEST: Final = 20.0
 
 
 class Novel(NamedTuple):
-    """``look``: which of the three it was. ``score`` 0: nothing to say, or said already."""
+    """``look``: which of the three was the largest. ``news``: over the threshold, and not said just now."""
 
     score: float
     look: str
+    news: bool = False
 
 
 class Novelty:
     """One quantity. ``step`` takes its values in the order of time, at a roughly even pace."""
 
-    def __init__(self) -> None:
+    def __init__(self, threshold: float = THRESHOLD) -> None:
+        self._threshold = threshold
         self._hours: dict[int, _Sorted] = {}
         self._running = _Sorted(_LEVEL_MEMORY)
         self._smooth = 0.0
         self._usual = _Rare()
         self._drift = _Rare()
         self._level = _Peaks()
-        self._said: deque[tuple[int, float]] = deque()
-        self._count = 0
+        self._said = 0.0
+        self._since_said = HUSH
 
     def step(self, value: float, at_s: float) -> Novel:
         """``at_s``: Unix seconds. The score depends on this and earlier values only."""
@@ -72,19 +77,14 @@ class Novelty:
             Novel(_LEVEL_WEIGHT * self._level.step(away), LEVEL),
         )
         best = max(looks)
-        return best._replace(score=self._hush(best.score))
+        return best._replace(news=self._news(best.score))
 
-    def _hush(self, score: float) -> float:
-        """0 when as much was said within the last ``HUSH`` values: one event, one message."""
-        self._count += 1
-        said = self._said  # falling scores, the oldest first
-        while said and said[0][0] < self._count - HUSH:
-            said.popleft()
-        known = bool(said) and said[0][1] >= score
-        while said and said[-1][1] <= score:
-            said.pop()
-        said.append((self._count, score))
-        return 0.0 if known else score
+    def _news(self, score: float) -> bool:
+        self._since_said += 1
+        if score < self._threshold or (self._since_said <= HUSH and score <= AGAIN * self._said):
+            return False
+        self._said, self._since_said = score, 0
+        return True
 
 
 class _Sorted:

@@ -68,13 +68,13 @@ def line_graph(count: int, scales: int, precision: str) -> bytes:
 def baseline(kind: str, rows: npt.NDArray[np.float32]) -> tuple[bytes, float]:
     """``isolation-forest`` or ``lof``, fit on the calibration's rows, shape (N, R): the network and its threshold.
 
-    The threshold is the largest score of a calibration row that the model had not seen (four blocks).
+    The threshold is what one in a hundred calibration rows reached that the model had not seen (four blocks).
     """
     unseen = []
     for block in np.array_split(np.arange(len(rows)), _BLOCKS):
         seen = np.delete(rows, block, axis=0)
         unseen.append(-_outliers(kind).fit(seen).decision_function(rows[block]))
-    return _outlier_graph(_outliers(kind).fit(rows), rows.shape[1]), float(np.concatenate(unseen).max())
+    return _outlier_graph(_outliers(kind).fit(rows), rows.shape[1]), float(np.quantile(np.concatenate(unseen), 0.99))
 
 
 def _outliers(kind: str) -> Any:
