@@ -49,6 +49,11 @@ class Daemon:
             )
         return self
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def send(self, number: signal.Signals) -> None:
         assert self._process is not None
         assert self._process.poll() is None, self.log.read_text()[-3000:]
