@@ -98,10 +98,10 @@ def _live(link: Link, mark: Mark, order: dict[str, Any]) -> None:
     """Judge until the link closes. ``order``: what the parent said first."""
     clock = SystemClock()
     deadlines = order["deadlines"]
-    lines = [
-        Line(opened(each, each["model"], mark, clock, deadlines[each["model"]], remember=True))
-        for each in order["models"]
-    ]
+    lines = []
+    for each in order["models"]:
+        link.send("opening")
+        lines.append(Line(opened(each, each["model"], mark, clock, deadlines[each["model"]], remember=True)))
     report = Report(link, lines, clock)
     _say_ready(link, lines)
     try:

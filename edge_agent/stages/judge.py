@@ -29,7 +29,7 @@ from edge_agent.schedule import Periodic
 from edge_agent.settings import ModelSection
 from edge_agent.vocabulary import JUDGE_FAILED, UNKNOWN, Reading, Verdict
 
-_OPEN_S: Final = 60.0  # to load every model
+_OPEN_S: Final = 20.0  # to load one model
 _GRACE_S: Final = 2.0  # beyond what the models may take
 _SHORTEST_S: Final = 0.02
 
@@ -154,7 +154,7 @@ class Judge:
             self.roster.hear_trial(message.get("trial"))
         elif say == "open":
             self._open(message)
-        else:
+        elif say != "opening":
             raise NonsenseError(f"what is {say!r}?")
 
     # --- within

@@ -10,7 +10,7 @@ from models.train.graphs import line_graph
 ROWS = 60
 
 
-def line_card(limits, *, version=1, name="line-normal", every="100ms", slow_s=1.0, **changes):
+def line_card(limits, *, version=1, name="line-normal", every="100ms", slow_s=0.5, **changes):
     """``limits``: quantity → the deviation that is too much."""
     count = len(limits)
     return {
@@ -26,7 +26,7 @@ def line_card(limits, *, version=1, name="line-normal", every="100ms", slow_s=1.
             "limits": [[list(limits.values()), [0.0] * count]],
             "explained": [np.zeros((count, count)).tolist()],
             "open_after_s": 0.3,
-            "quiet_s": 1.0,
+            "quiet_s": 0.3,
         },
         "files": [{"name": "int8.onnx", "format": "onnx", "precision": "int8"}],
         "data": [{"name": "none", "licence": "own"}],

@@ -14,10 +14,16 @@ from pathlib import Path
 def _install():
     from models.judge import Judge
 
-    judge = Judge.judge
+    judge, forget = Judge.judge, Judge.forget
+
+    def live(self):
+        forget(self)
+        self.is_live = True  # its golden decisions are behind it
 
     def faulty(self, given):
         said = judge(self, given)
+        if not hasattr(self, "is_live"):
+            return said
         try:
             faults = json.loads(Path(os.environ["FAULTY_MODELS"]).read_text())
             fault = faults.get(str(self.card.version))
@@ -33,7 +39,7 @@ def _install():
             return said._replace(score=2.0, label="anomaly")
         return said
 
-    Judge.judge = faulty
+    Judge.judge, Judge.forget = faulty, live
 
 
 if "FAULTY_MODELS" in os.environ and any("_process" in word for word in sys.orig_argv):

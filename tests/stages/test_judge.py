@@ -1,0 +1,275 @@
+"""The line's models and their parent, with real processes: what happens over there stays over there."""
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from edge_agent.clock import SystemClock
+from edge_agent.deciders import asked_of, settling
+from edge_agent.health import Health
+from edge_agent.settings import ModelSection
+from edge_agent.stages.judge import Judge
+from edge_agent.vocabulary import Reading
+from models.library import Library
+from tests.models.lines import install
+
+PATIENCE_S = 30  # until a test fails; nothing waits that long when it works
+LIMITS = {"main.active_power": 100.0, "main.voltage_l1": 5.0}
+FAULTY = Path(__file__).parents[1] / "peers" / "faulty_models"
+
+
+class Config:
+    """What the deciders want to know of a config."""
+
+    def __init__(self, state, models):
+        self.state_dir = state
+        self.models = models
+
+
+class Line:
+    """A line that says 20 times a second what it measures, and a judge that listens."""
+
+    def __init__(self, state, **settings):
+        self.state = state
+        self.clock = SystemClock()
+        self.health = Health(self.clock)
+        self.verdicts = []
+        self.news = []
+        self.values = {"active_power": 1000.0, "voltage_l1": 230.0}
+        self.absent = {}
+        self.offered = 0
+        sections = {
+            "normal": ModelSection.model_validate(
+                {"bundle": "line-normal", "devices": ["main"], "deadline": "400ms", "trial": 10, **settings}
+            )
+        }
+        config = Config(state, sections)
+        self._changed = threading.Condition()
+        self.judge = Judge(
+            self.clock,
+            self.health,
+            sections,
+            models=asked_of(config, sections),
+            settle=settling(config, self.clock, self.health),
+            on_verdict=self._note,
+            on_news=self.news.append,
+        )
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self.judge.body, args=(self._stop, lambda: None)),
+            threading.Thread(target=self._measure),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _measure(self):
+        while not self._stop.wait(0.05):
+            self.judge.offer(Reading("main", self.clock.stamp(), dict(self.values), dict(self.absent)))
+            self.offered += 1
+
+    def _note(self, verdict):
+        with self._changed:
+            self.verdicts.append(verdict)
+            self._changed.notify_all()
+
+    def until(self, holds):
+        """Wait for a verdict; fails with what was said instead."""
+        seen = len(self.verdicts)
+        with self._changed:
+            if not self._changed.wait_for(lambda: any(holds(each) for each in self.verdicts[seen:]), PATIENCE_S):
+                said = [(each.label, each.decided_by, each.reason, each.details) for each in self.verdicts[-3:]]
+                pytest.fail(f"{said} {self.health.counters()} {self.health.faults()}")
+            return next(each for each in self.verdicts[seen:] if holds(each))
+
+    def until_label(self, label, by=""):
+        return self.until(lambda verdict: verdict.label == label and by in verdict.decided_by)
+
+    def child(self):
+        [thread] = [thread for thread in self._threads if thread.is_alive()][:1]
+        children = Path(f"/proc/{os.getpid()}/task/{thread.native_id}/children").read_text().split()
+        return int(children[0])
+
+    def audit(self):
+        lines = (self.state / "audit" / "models.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    def end(self):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive()
+
+
+@pytest.fixture
+def line(tmp_path):
+    """Start a line; ended afterwards."""
+    lines = []
+
+    def start(**settings):
+        lines.append(Line(tmp_path, **settings))
+        return lines[-1]
+
+    yield start
+    for each in lines:
+        each.end()
+
+
+@pytest.fixture
+def fault(tmp_path, monkeypatch):
+    """Make a version of the model fail, now or while it decides: ``fault({"2": "crash"})``."""
+    path = tmp_path / "fault.json"
+    monkeypatch.setenv("FAULTY_MODELS", str(path))
+    monkeypatch.setenv("PYTHONPATH", str(FAULTY))
+
+    def set_(faults):
+        fresh = path.with_suffix(".new")
+        fresh.write_text(json.dumps(faults))
+        fresh.rename(path)
+
+    return set_
+
+
+def test_an_anomaly_is_one_case_that_names_its_quantity(tmp_path, line):
+    """Which quantity, in which direction, since when; put on record when it opens and when it closes."""
+    install(tmp_path, LIMITS)
+    press = line()
+    normal = press.until_label("normal")
+    assert normal.decided_by == "line-normal@1/int8-onnx"
+    assert len(normal.model_sha256) == 64
+    press.values["active_power"] = 1400.0
+    first = press.until_label("anomaly")
+    assert first.details["off"][0].items() >= {"quantity": "main.active_power", "direction": "high"}.items()
+    assert first.details["case_id"] == f"normal-{first.details['since']}"
+    assert first.score >= first.threshold
+    press.until(lambda verdict: verdict.label == "anomaly" and verdict is not first)
+    press.values["active_power"] = 1000.0
+    press.until_label("normal")
+    assert [verdict.label for verdict in press.news if verdict.score is not None] == ["normal", "anomaly", "normal"]
+    assert press.health.faults() == []
+
+
+def test_what_is_absent_is_not_judged(tmp_path, line):
+    """A device that gives nothing makes the line unknown, never normal."""
+    install(tmp_path, LIMITS)
+    press = line()
+    press.until_label("normal")
+    press.absent, press.values = dict.fromkeys(press.values, "timeout"), {}
+    unknown = press.until_label("unknown")
+    assert sorted(unknown.details["absent"]) == sorted(LIMITS)
+
+
+@pytest.mark.parametrize(("kind", "how"), [("crash", "SIGSEGV"), ("hang", "no sign of life")])
+def test_a_model_that_takes_its_process_along_is_left_out(tmp_path, line, fault, kind, how):
+    """Twice in a row, then the model before decides, and its name stands in the verdict and in the fault."""
+    install(tmp_path, LIMITS)
+    install(tmp_path, LIMITS, version=2)
+    fault({"2": kind})
+    press = line()
+    lost = press.until(lambda verdict: verdict.decided_by == "nobody")
+    assert (lost.label, lost.reason) == ("unknown", "judge-failed")
+    assert how in lost.details["why"]
+    assert "while line-normal 2-" in lost.details["why"]
+    before = press.offered
+    fallback = press.until_label("normal", by="line-normal@1")
+    assert "left out" in fallback.details["failed"][0]
+    assert press.health.counters()["models.restarts"] == 2
+    assert press.offered > before
+    press.until(lambda _: any(fault.source == "model.normal.fallbacks" for fault in press.health.faults()))
+    assert press.health.counters()["model.normal.fallbacks"] > 0
+
+
+def test_a_score_that_is_no_number_is_left_to_the_next(tmp_path, line, fault):
+    """NaN is no low score."""
+    install(tmp_path, LIMITS)
+    install(tmp_path, LIMITS, version=2)
+    press = line()
+    press.until_label("normal", by="line-normal@2")
+    fault({"2": "nan"})
+    verdict = press.until_label("normal", by="line-normal@1")
+    assert "line-normal@2" in verdict.details["failed"][0]
+    assert press.health.counters().get("models.restarts", 0) == 0
+
+
+def test_without_a_bundle_nothing_is_decided_and_that_is_a_fault(line):
+    """The daemon runs all the same, and says what to do; when the bundle comes, it decides."""
+    press = line()
+    verdict = press.until_label("unknown", by="nobody")
+    assert "no bundle 'line-normal' is installed" in verdict.details["failed"][0]
+    press.until(lambda _: any(fault.source == "models.remarks" for fault in press.health.faults()))
+    install(press.state, LIMITS)
+    press.judge.roster.look_again()
+    press.until_label("normal", by="line-normal@1")
+
+
+def test_a_process_that_is_killed_comes_back(tmp_path, line):
+    """As for want of memory; nobody is blamed, and the same model decides again."""
+    install(tmp_path, LIMITS)
+    press = line()
+    press.until_label("normal")
+    os.kill(press.child(), signal.SIGKILL)
+    lost = press.until(lambda verdict: verdict.decided_by == "nobody")
+    assert "SIGKILL" in lost.details["why"]
+    press.until_label("normal", by="line-normal@1")
+    assert press.health.faults() == []
+
+
+# --- a new release beside the one in use
+
+
+def offer(press, **how):
+    install(press.state, LIMITS, offer=True, version=2, clock=press.clock, **how)
+    press.judge.roster.look_again()
+
+
+def test_a_good_candidate_takes_over_without_a_gap(tmp_path, line):
+    """After as many judgements as the config says; the old one stays behind it, and one line says why."""
+    install(tmp_path, LIMITS)
+    press = line()
+    press.until_label("normal")
+    offer(press)
+    press.until_label("normal", by="line-normal@2")
+    assert "nobody" not in [verdict.decided_by for verdict in press.verdicts[1:]]
+    now = Library(tmp_path, press.clock).in_use("line-normal")
+    assert (now.current[:2], now.previous[:2], now.candidate) == ("2-", "1-", None)
+    last = press.audit()[-1]
+    assert (last["what"], last["judgements"], last["same"]) == ("promote", 10, 10)
+    assert "100.0% of 10 judgements" in last["why"]
+    assert press.health.counters().get("models.restarts", 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"), [("disagree", "agrees in 0.0%"), ("nan", "failed"), ("crash", "SIGSEGV"), ("hang", "no sign of")]
+)
+def test_a_bad_candidate_goes_and_the_old_one_stays(tmp_path, line, fault, kind, why):
+    """Disagreement, nonsense, a crash or a hang: rolled back by itself, at once, and on record."""
+    install(tmp_path, LIMITS)
+    press = line()
+    press.until_label("normal")
+    fault({"2": kind})
+    offer(press)
+    press.until(
+        lambda _: (
+            "candidate" not in (tmp_path / "bundles/line-normal/in-use.json").read_text()
+            or Library(tmp_path, press.clock).in_use("line-normal").candidate is None
+        )
+    )
+    press.until_label("normal", by="line-normal@1")
+    assert Library(tmp_path, press.clock).in_use("line-normal").current.startswith("1-")
+    last = press.audit()[-1]
+    assert last["what"] == "reject"
+    assert why in last["why"]
+
+
+def test_a_release_that_is_taken_back_stops_deciding(tmp_path, line):
+    """Rollback works on the running daemon."""
+    install(tmp_path, LIMITS)
+    install(tmp_path, LIMITS, version=2)
+    press = line()
+    press.until_label("normal", by="line-normal@2")
+    Library(tmp_path, press.clock).rollback("line-normal", who="operator", why="false alarms")
+    press.judge.roster.look_again()
+    press.until_label("normal", by="line-normal@1")
