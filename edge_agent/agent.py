@@ -22,6 +22,7 @@ from edge_agent import calibration
 from edge_agent.calibration import Calibration
 from edge_agent.clock import NS, Clock, iso
 from edge_agent.config import BusPlan, Config
+from edge_agent.counters import Mark
 from edge_agent.errors import EdgeAgentError
 from edge_agent.flight import MqttSettings
 from edge_agent.health import Health
@@ -30,7 +31,7 @@ from edge_agent.settings import ModelSection
 from edge_agent.spool import Spool
 from edge_agent.stages.poll import Poll
 from edge_agent.stages.record import Recorder
-from edge_agent.vocabulary import Reading, Verdict
+from edge_agent.vocabulary import COUNTER, Reading, Verdict
 from edge_agent.worker import Worker, stop_all
 
 log = structlog.get_logger("agent")
@@ -67,6 +68,8 @@ class Agent:
         self._stage: Any = None
         self._since = clock.stamp()
         self._formats: dict[str, dict[str, str]] = {}
+        self._counters: dict[str, list[str]] = {}
+        self._marks: dict[str, dict[str, Mark]] = {}
         self._faults_seen: object = None
         self._latest: dict[str, Reading] = {}
         self._judge: Any = None
@@ -87,6 +90,7 @@ class Agent:
             commit_every_s=settings.commit_every,
             history_days=settings.history / 86400,
             formats=self._formats,
+            counters=self._counters,
         )
         self.publisher: Any = None
         self.on_command: Callable[[str, bytes], dict[str, object] | None] = lambda _name, _payload: None
@@ -96,6 +100,7 @@ class Agent:
     def start(self) -> None:
         """Open the spool and start every part. Nothing outside (broker, meters, disk) can make it fail."""
         self.spool.open()
+        self._marks = self.spool.marks()
         recorder = Worker("record", self.recorder.body, self.health, self.clock, wake=self.recorder.wake)
         self._parts["record"] = Part("", [recorder])
         recorder.start()
@@ -151,6 +156,7 @@ class Agent:
         self._stop_parts(changed, STOP_DEADLINE_S)
         for device in config.devices.values():
             self._formats[device.name] = {name: number_format(q) for name, q in device.quantities.items()}
+            self._counters[device.name] = [name for name, q in device.quantities.items() if q.kind == COUNTER]
         # Alarms before what they watch; the publisher first of all, so that it connects meanwhile.
         for name in sorted(changed, key=_starting_order):
             if name in wanted:
@@ -223,9 +229,10 @@ class Agent:
             for device in devices
             if device.name in self._calibrations
         }
-        poll = Poll(plan.name, bus, devices, self.clock, self.health, self._on_reading, corrections)
+        poll = Poll(plan.name, bus, devices, self.clock, self.health, self._on_reading, corrections, self._marks)
         worker = Worker(f"bus.{plan.name}", poll.body, self.health, self.clock, max_silence_s=60.0)
-        return Part(mark, [worker], detail=poll)
+        # Whoever polls after it goes on counting where it ended.
+        return Part(mark, [worker], lambda: self._marks.update(poll.marks()), poll)
 
     def _camera_part(self, mark: str, config: Config, plan: Any) -> Part:
         from edge_agent.stages.eye import Eye  # noqa: PLC0415 - only configs with a camera pay for it

@@ -10,14 +10,16 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import structlog
 
+from edge_agent.counters import Mark, MarkRow
 from edge_agent.errors import SpoolError
+from edge_agent.vocabulary import Origin
 
 log = structlog.get_logger("database")
 
@@ -42,6 +44,13 @@ CREATE TABLE parked(
 CREATE TABLE history(
     device TEXT NOT NULL, minute INTEGER NOT NULL, body TEXT NOT NULL,
     PRIMARY KEY(device, minute)) WITHOUT ROWID;
+"""
+# Databases of the same version may lack it.
+_COUNTERS = """
+CREATE TABLE IF NOT EXISTS counters(
+    device TEXT NOT NULL, quantity TEXT NOT NULL, value REAL NOT NULL,
+    wall_ms INTEGER NOT NULL, synced INTEGER NOT NULL, basis TEXT, serial TEXT,
+    PRIMARY KEY(device, quantity)) WITHOUT ROWID
 """
 
 
@@ -116,6 +125,7 @@ class Database:
                     db.execute(statement)
                 db.execute("INSERT INTO meta VALUES('stream', ?), ('next_seq', 1)", (secrets.token_hex(6),))
                 db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            db.execute(_COUNTERS)
         stream = self.meta("stream")
         if not isinstance(stream, str) or not isinstance(self.meta("next_seq"), int):
             raise DamagedError("it does not know its own stream")
@@ -211,6 +221,23 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
+
+
+def keep_marks(db: sqlite3.Connection, marks: Iterable[MarkRow]) -> None:
+    """Write where counters stood. Raises sqlite3.Error."""
+    db.executemany(
+        "INSERT OR REPLACE INTO counters VALUES(?,?,?,?,?,?,?)",
+        [(device, quantity, *mark[:3], *(mark.origin or (None, None))) for device, quantity, mark in marks],
+    )
+
+
+def read_marks(db: sqlite3.Connection) -> dict[str, dict[str, Mark]]:
+    """Device → quantity → where the counter stood. Raises sqlite3.Error."""
+    marks: dict[str, dict[str, Mark]] = {}
+    for device, quantity, value, wall_ms, synced, basis, serial in db.execute("SELECT * FROM counters"):
+        origin = None if basis is None else Origin(basis, serial)
+        marks.setdefault(device, {})[quantity] = Mark(value, wall_ms, bool(synced), origin)
+    return marks
 
 
 def is_damage(error: sqlite3.DatabaseError) -> bool:

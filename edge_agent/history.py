@@ -1,11 +1,15 @@
-"""Minute by minute: min, mean, max, last and count of every quantity, for export, pages and forecasts."""
+"""Minute by minute: min, mean, max, last and count of every quantity, for export, pages and forecasts.
+
+With a minute go the marks of its counters: what is in no minute yet is counted from there after a crash.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
+from edge_agent.counters import Mark, MarkRow
 from edge_agent.vocabulary import Reading
 
 MINUTE_MS: Final = 60_000
@@ -19,35 +23,45 @@ class _Columns:
 
     __slots__ = ("cells", "count", "last", "names")
 
-    def __init__(self, values: Mapping[str, float]) -> None:
-        self.names = tuple(values)
-        self.cells = [[value, value, 0.0] for value in values.values()]
+    def __init__(self, reading: Reading) -> None:
+        self.names = tuple(reading.values)
+        self.cells = [[value, value, 0.0] for value in reading.values.values()]
         self.count = 0
-        self.last = values
+        self.last = reading
 
-    def add(self, values: Mapping[str, float]) -> None:
-        for cell, value in zip(self.cells, values.values(), strict=True):
+    def add(self, reading: Reading) -> None:
+        for cell, value in zip(self.cells, reading.values.values(), strict=True):
             if value < cell[0]:
                 cell[0] = value
             elif value > cell[1]:
                 cell[1] = value
             cell[2] += value
         self.count += 1
-        self.last = values
+        self.last = reading
 
     def body(self) -> dict[str, list[float]]:
+        last = self.last.values
         return {
-            name: [low, round(total / self.count, 6), high, self.last[name], self.count]
+            name: [low, round(total / self.count, 6), high, last[name], self.count]
             for name, (low, high, total) in zip(self.names, self.cells, strict=True)
         }
 
+    def mark(self, quantity: str) -> Mark | None:
+        """Where a counter stood last; None when it is not among these."""
+        reading = self.last
+        if quantity not in reading.values:
+            return None
+        return Mark(reading.values[quantity], reading.at.wall_ms, reading.at.synced, reading.origin)
+
 
 class MinuteAggregates:
-    """The minutes that are still open, one per device."""
+    """The minutes that are still open, one per device. ``counters``: device → which of its quantities are counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, counters: Mapping[str, Collection[str]] | None = None) -> None:
+        self._counters = {} if counters is None else counters
         self._open: dict[str, tuple[int, dict[tuple[str, ...], _Columns]]] = {}
         self._closed: list[HistoryRow] = []
+        self._marks: dict[tuple[str, str], Mark] = {}
 
     def add(self, reading: Reading) -> None:
         """Count a reading in; its minute is that of its own stamp."""
@@ -60,14 +74,17 @@ class MinuteAggregates:
             current = self._open[reading.device] = (minute, {})
         if values:
             names = tuple(values)  # almost always the same ones: what is absent is the exception
-            columns = current[1].pop(names, None) or _Columns(values)
-            columns.add(values)
+            columns = current[1].pop(names, None) or _Columns(reading)
+            columns.add(reading)
             current[1][names] = columns  # the set that came last stands last
 
     def _close(self, device: str, minute: int, parts: Mapping[tuple[str, ...], _Columns]) -> None:
         body: dict[str, list[float]] = {}
         for columns in parts.values():
             _merge(body, columns.body())
+            for quantity in self._counters.get(device, ()):
+                if (mark := columns.mark(quantity)) is not None:
+                    self._marks[device, quantity] = mark
         if body:
             self._closed.append((device, minute, json.dumps(body, separators=(",", ":"))))
             del self._closed[:-_CLOSED_MAX]
@@ -81,6 +98,10 @@ class MinuteAggregates:
                 del self._open[device]
         rows, self._closed = self._closed, []
         return rows
+
+    def marks(self) -> list[MarkRow]:
+        """Where the counters stood at the end of what was taken so far; the same until a minute closes."""
+        return [(device, quantity, mark) for (device, quantity), mark in self._marks.items()]
 
     def give_back(self, rows: list[HistoryRow]) -> None:
         """They could not be written; a bounded number is kept for the next try."""

@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from edge_agent.database import Database, transaction
+from edge_agent.database import Database, keep_marks, read_marks, transaction
 from edge_agent.outbox import Loss, Stored, stored
 
 log = structlog.get_logger("rescue")
@@ -51,10 +51,21 @@ def salvage(damaged: Path, target: Database) -> tuple[int, list[Loss]]:
     try:
         with closing(sqlite3.connect(f"{damaged.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)) as db:
             meta = dict(db.execute("SELECT key, value FROM meta"))
+            _save_marks(db, target)
             return _Salvage(db, str(meta["stream"]), int(meta["next_seq"])).into(target)
     except (sqlite3.Error, KeyError, TypeError, ValueError) as error:
         log.warning("nothing to salvage", file=str(damaged), why=str(error))
         return 0, []
+
+
+def _save_marks(damaged: sqlite3.Connection, target: Database) -> None:
+    """Where the counters stood, if that page can still be read."""
+    try:
+        marks = read_marks(damaged)
+        with transaction(target.writer):
+            keep_marks(target.writer, [(device, *row) for device, rows in marks.items() for row in rows.items()])
+    except (sqlite3.Error, ValueError) as error:
+        log.warning("counters begin anew", why=str(error))
 
 
 class _Salvage:

@@ -23,7 +23,17 @@ from typing import Final, NamedTuple
 import structlog
 
 from edge_agent.clock import Clock, iso
-from edge_agent.database import DamagedError, Database, is_full, quarantine, spool_error, transaction
+from edge_agent.counters import Mark, MarkRow
+from edge_agent.database import (
+    DamagedError,
+    Database,
+    is_full,
+    keep_marks,
+    quarantine,
+    read_marks,
+    spool_error,
+    transaction,
+)
 from edge_agent.errors import SpoolError
 from edge_agent.health import Health
 from edge_agent.history import HistoryRow, merged
@@ -471,8 +481,11 @@ class Spool:
             "next_seq": self._next_seq,
         }
 
-    def history(self, rows: Sequence[HistoryRow], keep_after_minute: int) -> None:
-        """Write minute aggregates, adding to those that are there, and forget those before ``keep_after_minute``."""
+    def history(self, rows: Sequence[HistoryRow], keep_after_minute: int, marks: Iterable[MarkRow] = ()) -> None:
+        """Write minute aggregates, adding to those that are there, and forget those before ``keep_after_minute``.
+
+        ``marks``: where the counters stood at their end, in the same commit.
+        """
         db = self._db.writer
         with self._translated(), transaction(db):
             for device, minute, body in rows:
@@ -480,6 +493,15 @@ class Spool:
                 body_now = merged(there[0], body) if there else body
                 db.execute("INSERT OR REPLACE INTO history VALUES(?,?,?)", (device, minute, body_now))
             db.execute("DELETE FROM history WHERE minute < ?", (keep_after_minute,))
+            keep_marks(db, marks)
+
+    def marks(self) -> dict[str, dict[str, Mark]]:
+        """Device → quantity → where the counter stood when that was last written."""
+        try:
+            return read_marks(self._db.writer)
+        except sqlite3.Error as error:
+            self._health.fault("spool.marks", str(spool_error(error, self._db.path)))
+            return {}
 
     def close(self) -> None:
         self._db.close()

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import threading
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.clock import ManualClock, iso
 from edge_agent.counters import GAP, JUMP, RESET, RESTART, ROLLOVER, SWAP, Mark, used
+from edge_agent.health import Health
 from edge_agent.plausibility import Gate
+from edge_agent.spool import Spool
+from edge_agent.stages.record import Recorder
 from edge_agent.vocabulary import COUNTER, COUNTER_BACKWARDS, QUANTITIES, SLEW, Origin, Quantity, Sample
 
 FULL = float(2**32)
@@ -244,6 +250,63 @@ def test_other_ratios_are_another_count():
     (event,) = line.see(40_000.0).events
     assert (event["event"], event["basis_before"], event["basis_after"]) == (RESTART, "sdm630 x 1", "sdm630 x 40")
     assert line.used == 0
+
+
+class Run:
+    """One life of the agent, as far as counters go: a gate, and a recorder on a disk."""
+
+    def __init__(self, folder, clock: ManualClock) -> None:
+        self.clock = clock
+        health = Health(clock)
+        self.spool = Spool(folder / "spool.db", clock, health, limit_bytes=1 << 30, durable=False)
+        self.spool.open()
+        self.marks = self.spool.marks().get("main", {})
+        self.gate = Gate("main", {ENERGY.name: ENERGY}, self.marks)
+        self.recorder = Recorder(
+            self.spool, clock, health, commit_every_s=0.01, history_days=1, formats={}, counters={"main": [ENERGY.name]}
+        )
+
+    def see(self, count: float):
+        """One reading, seven seconds after the last one, and a turn of the recorder's thread, which is then stopped."""
+        self.clock.advance(7)
+        reading = self.gate.judge(Sample({ENERGY.name: count}, {}, ONE), self.clock.stamp())
+        self.recorder.reading(reading)
+        self.recorder.commit()
+        self.recorder._look_after_disk()
+        return reading
+
+    def end(self) -> None:
+        ended = threading.Event()
+        ended.set()
+        self.recorder.body(ended, lambda: None)
+        self.recorder.close()
+
+    def last_in_history(self) -> float:
+        (body,) = self.spool._db.writer.execute("SELECT body FROM history ORDER BY minute DESC LIMIT 1").fetchone()
+        return json.loads(body)[ENERGY.name][3]
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_minutes_and_gap_hold_all_that_was_used(tmp_path, is_killed):
+    """Ended or killed, the gap begins where the last minute on the disk ends: nothing falls between, nothing twice."""
+    clock, meter = ManualClock(), TrueMeter(1000)
+    first = Run(tmp_path, clock)
+    for _ in range(30):
+        first.see(meter.use(10))
+    if is_killed:
+        first.spool._db._close()
+    else:
+        first.end()
+    meter.use(5000)
+    clock.advance(3600)
+    second = Run(tmp_path, clock)
+    mark = second.marks[ENERGY.name]
+    assert mark.origin == ONE
+    assert mark.value == second.last_in_history()
+    assert (mark.value < 1300) == is_killed, "what was in no minute yet is counted in the gap"
+    (event,) = second.see(meter.use(10)).events
+    assert (event["from"], event["amount"]) == (iso(mark.wall_ms), meter.count - mark.value)
+    second.end()
 
 
 def test_every_energy_of_the_vocabulary_knows_how_fast_it_may_rise():

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from edge_agent import history
 from edge_agent.clock import Stamp
+from edge_agent.counters import Mark
 from edge_agent.history import MINUTE_MS, MinuteAggregates, merged
-from edge_agent.vocabulary import Reading
+from edge_agent.vocabulary import Origin, Reading
 
 
 def reading(wall_ms: int, device: str = "main", **values: float) -> Reading:
@@ -76,3 +77,14 @@ def test_two_parts_of_a_minute_are_the_whole(values, cut):
 
     whole, both = json.loads(body(values))["p"], json.loads(merged(body(values[:cut]), body(values[cut:])))["p"]
     assert both == pytest.approx(whole, abs=1e-5)
+
+
+def test_with_a_minute_go_the_marks_of_its_counters():
+    """They stand where the closed minutes end, not where the open one is: no energy falls between."""
+    minutes = MinuteAggregates({"main": ["e"]})
+    minutes.add(Reading("main", Stamp(0, 1000, synced=True), {"e": 7.0, "p": 1.0}, origin=Origin("table", "A")))
+    minutes.add(Reading("main", Stamp(0, 2000, synced=False), {"p": 1.0}))
+    assert minutes.marks() == []
+    minutes.add(reading(MINUTE_MS, e=9.0))
+    assert len(minutes.take(MINUTE_MS)) == 1
+    assert minutes.marks() == [("main", "e", Mark(7.0, 1000, True, Origin("table", "A")))]

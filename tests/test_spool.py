@@ -21,10 +21,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from edge_agent import database, rescue, spool
 from edge_agent.clock import ManualClock
+from edge_agent.counters import Mark
 from edge_agent.errors import SpoolError
 from edge_agent.health import Health
 from edge_agent.outbox import ALARM, GAP, TELEMETRY, VERDICT, Row, Stored
 from edge_agent.spool import Spool
+from edge_agent.vocabulary import Origin
 
 
 def make(folder: Path, clock: ManualClock | None = None, **settings) -> Spool:
@@ -303,6 +305,25 @@ def test_history_of_a_minute_that_was_cut_is_one_minute(tmp_path, clock):
     kept.history([("main", 7, '{"p":[0,5,9,4,4],"q":[1,1,1,1,1]}')], 0)
     (body,) = kept._db.writer.execute("SELECT body FROM history").fetchone()
     assert json.loads(body) == {"p": [0, 4, 9, 4, 6], "q": [1, 1, 1, 1, 1]}
+
+
+def test_where_counters_stood_is_remembered(tmp_path, clock):
+    """Marks are written with the minutes, the newest counts, and they are there after a restart."""
+    kept = make(tmp_path, clock)
+    old, new = Mark(1.5, 1000, True, None), Mark(7.25, 2000, False, Origin("table x 1", "A-1"))
+    kept.history([], 0, [("main", "energy_import", old), ("sub", "energy_import", old)])
+    kept.history([], 0, [("main", "energy_import", new)])
+    kept.close()
+    again = make(tmp_path, clock)
+    assert again.marks() == {"main": {"energy_import": new}, "sub": {"energy_import": old}}
+
+
+def test_a_database_from_before_counters_learns_them(tmp_path, clock):
+    """A file without the table is used as it is, and has it afterwards."""
+    kept = make(tmp_path, clock)
+    kept._db.writer.execute("DROP TABLE counters")
+    kept.close()
+    assert make(tmp_path, clock).marks() == {}
 
 
 # --- the file is damaged

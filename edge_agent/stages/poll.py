@@ -15,9 +15,10 @@ import structlog
 
 from edge_agent.clock import NS, Clock
 from edge_agent.contracts import Bus, Device
+from edge_agent.counters import Mark
 from edge_agent.errors import DeviceError, WireError
 from edge_agent.health import Health
-from edge_agent.plausibility import Gate
+from edge_agent.plausibility import QUIET_S, Gate
 from edge_agent.schedule import Backoff, Periodic, phase
 from edge_agent.vocabulary import Reading, Sample
 
@@ -25,6 +26,7 @@ log = structlog.get_logger("poll")
 
 _DEAD_SHARE: Final = 20  # all dead devices together may take 1/20 of the bus's time
 _LONGEST_WAIT_S: Final = 10.0  # between heartbeats
+_LONG_SILENCE: Final = 3  # periods without a count are a gap
 _FORGIVEN: Final = 1  # misses in a row before a device backs off
 
 
@@ -48,7 +50,8 @@ class _Polled:
 class Poll:
     """The body of a wire thread. ``sink`` gets every reading, from this thread.
 
-    ``corrections``: by device, what its calibration makes of a sample before it is judged.
+    ``corrections``: by device, what its calibration makes of a sample before it is judged. ``marks``: by device,
+    where its counters were before.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Poll:
         health: Health,
         sink: Callable[[Reading], None],
         corrections: Mapping[str, Callable[[Sample], Sample]] | None = None,
+        marks: Mapping[str, Mapping[str, Mark]] | None = None,
     ) -> None:
         self.name = name
         self.busy_ns = 0
@@ -68,9 +72,9 @@ class Poll:
         self._clock = clock
         self._health = health
         self._sink = sink
-        correct = corrections or {}
+        correct, known = corrections or {}, marks or {}
         self._polled = [
-            _Polled(device, Gate(device.name, device.quantities), correct.get(device.name)) for device in devices
+            _Polled(device, _gate(device, known.get(device.name)), correct.get(device.name)) for device in devices
         ]
         self._wire_backoff = Backoff(first_s=1.0, cap_s=30.0)
 
@@ -182,6 +186,10 @@ class Poll:
             if periodic.is_due(now_ns) and (missed := periodic.advance(now_ns)) and not polled.probe_at_ns:
                 self._health.count(f"bus.{self.name}.skipped", missed)
 
+    def marks(self) -> dict[str, dict[str, Mark]]:
+        """By device: where its counters are now."""
+        return {polled.device.name: polled.gate.marks() for polled in self._polled}
+
     @property
     def devices(self) -> list[Device]:
         return [polled.device for polled in self._polled]
@@ -190,6 +198,11 @@ class Poll:
         """Share of the time that the wire was busy since the start, 0 to 1."""
         elapsed = self._clock.mono_ns() - self.started_ns
         return self.busy_ns / elapsed if elapsed > 0 else 0.0
+
+
+def _gate(device: Device, marks: Mapping[str, Mark] | None) -> Gate:
+    quiet_s = max(QUIET_S, _LONG_SILENCE * max(device.groups.values(), default=0.0))
+    return Gate(device.name, device.quantities, marks, quiet_s)
 
 
 def _due(polled: _Polled) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 import structlog
@@ -36,7 +36,10 @@ _COMMIT_MARGIN: Final = 0.9  # of commit_every: the commit itself takes time too
 
 
 class Recorder:
-    """Owns the spool. ``on_kept(rows, generation)`` is told of every row that is safe."""
+    """Owns the spool. ``on_kept(rows, generation)`` is told of every row that is safe.
+
+    ``counters``: device → which of its quantities are counts.
+    """
 
     def __init__(
         self,
@@ -47,6 +50,7 @@ class Recorder:
         commit_every_s: float,
         history_days: float,
         formats: Mapping[str, Mapping[str, str]],
+        counters: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         self.spool = spool
         self.on_kept: Callable[[list[Stored], int], None] = lambda _rows, _generation: None
@@ -62,7 +66,7 @@ class Recorder:
         self._held: list[Row] = []  # numbered by nobody yet, because the last commit failed
         self._drop_lock = threading.Lock()
         self._wake = threading.Event()
-        self._minutes = MinuteAggregates()
+        self._minutes = MinuteAggregates(counters)
         self._dropped = 0
         self._failing_since_ns = 0
         self._disk_tried_ns = 0
@@ -252,7 +256,7 @@ class Recorder:
         # A clock that may be wrong by years must not decide what is old.
         oldest = stamp.wall_ms // MINUTE_MS - int(self._history_days * 1440) if stamp.synced else 0
         try:
-            self.spool.history(rows, oldest)
+            self.spool.history(rows, oldest, self._minutes.marks())
         except SpoolError as error:
             self._minutes.give_back(rows)
             self._health.fault("spool.history", str(error))
