@@ -33,19 +33,31 @@ devices:
 class Daemon:
     """``edge-agent run``; killed, paused and ended by its process id."""
 
-    def __init__(self, folder: Path, url: str, *, commit_every: str = "100ms", more: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        url: str,
+        *,
+        commit_every: str = "100ms",
+        more: str = "",
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.folder = folder
         self.config = folder / "config.yaml"
         self.config.write_text(CONFIG.format(url=url, commit_every=commit_every, more=more))
         self.log = folder / "agent.log"
         self.starts = 0
+        self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
         self.starts += 1
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "edge_agent", "run", "--config", self.config], stdout=log, stderr=log
+                [sys.executable, "-m", "edge_agent", "run", "--config", self.config],
+                stdout=log,
+                stderr=log,
+                env=self._environment,
             )
         return self
 
