@@ -48,18 +48,20 @@ class Cutouts:
         self._mistakes: list[_Place] = []
         self._mistaken = np.empty(0)
 
-    def draw(self, count: int) -> tuple[Array, Array]:
-        """Pictures, n × h × w × c, and masks, n × h × w."""
+    def draw(self, count: int) -> tuple[Array, Array, Array]:
+        """Pictures, n × h × w × c; masks, n × h × w; where each was cut, n × (picture, top, left)."""
         places = [self._choose() for _ in range(count)]
         height, width = self._cut
         images = np.empty((count, height, width, self._pixels.images.shape[3]), np.uint8)
         masks = np.zeros((count, height, width), np.uint8)
+        cuts = np.zeros((count, 3), np.int64)
         for number, place in enumerate(places):
             top, left = self._corner(place)
+            cuts[number] = place.picture, top, left
             images[number] = self._pixels.images[place.picture, top : top + height, left : left + width]
             if place.picture in self._pixels.masks:
                 masks[number] = self._pixels.masks[place.picture][top : top + height, left : left + width]
-        return images, masks
+        return images, masks, cuts
 
     def mine(self, heats: Callable[[Array], Array], most: int) -> None:
         """Remember where good pictures look worst. ``heats``: indices → n × 1 × rows × columns."""

@@ -101,7 +101,9 @@ def learn(
 
     recipe = prepared.recipe
     classes = len(prepared.labels)
-    task: Task = loop.Task(prepared.pixels, prepared.truth, prepared.good, classes, train, validation)
+    task: Task = loop.Task(
+        prepared.pixels, prepared.truth, prepared.good, classes, train, validation, prepared.sides()[1]
+    )
     network = loop.train(task, recipe, prepared.kind, tell)
     stage("export", 0, 1, {})
     export = exported.variants if everything else exported.preferred

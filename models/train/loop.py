@@ -51,7 +51,10 @@ Tell = Callable[[Progress], None]
 
 
 class Task(NamedTuple):
-    """What one training works on. ``truth``: class of each picture; ``good``: classes that are."""
+    """What one training works on. ``truth``: class of each picture; ``good``: classes that are.
+
+    ``elsewhere``: pictures that another camera made: where something is in them, means nothing.
+    """
 
     pixels: Pixels
     truth: Indices
@@ -59,6 +62,7 @@ class Task(NamedTuple):
     classes: int
     train: Indices
     validation: Indices
+    elsewhere: Indices
 
 
 def train(task: Task, recipe: Recipe, kind: str, tell: Tell) -> nn.Module:
@@ -67,7 +71,7 @@ def train(task: Task, recipe: Recipe, kind: str, tell: Tell) -> nn.Module:
         torch.manual_seed(recipe.seed)
         channels = task.pixels.images.shape[3]
         if kind == "locate":
-            network: nn.Module = Locator(channels, recipe.width)
+            network: nn.Module = Locator(channels, recipe.width, place=recipe.place)
             batches = _located(task, recipe, network)
         else:
             network = Classifier(channels, task.classes, recipe.width)
@@ -143,16 +147,32 @@ def _located(task: Task, recipe: Recipe, network: nn.Module) -> Iterator[Any]:
         if step in mine:
             cutouts.mine(lambda chosen: heats(network, task.pixels, recipe, chosen), _MINED)
         step += 1
-        images, masks = cutouts.draw(recipe.batch)
-        seen, where = augment.moved(
-            scaled(images, recipe), torch.from_numpy(masks).float()[:, None], cutouts.out, draw,
-            zoom=recipe.zoom, turn=recipe.turn, shift=recipe.shift,
-        )  # fmt: skip
+        images, masks, cuts = cutouts.draw(recipe.batch)
+        labels = torch.cat([torch.from_numpy(masks).float()[:, None], _places(cuts, masks.shape[1:], task)], 1)
+        seen, labels = augment.moved(
+            scaled(images, recipe), labels, cutouts.out, draw, zoom=recipe.zoom, turn=recipe.turn, shift=recipe.shift
+        )
         seen = augment.unsharp(augment.lit(seen, draw, strength=recipe.light, black=black), draw, 0.2)
         network.train()
         with narrow():
-            heat = network(seen.contiguous(memory_format=torch.channels_last))
-        yield locate_loss(heat.float()[:, 0], where)
+            places = functional.avg_pool2d(labels[:, 1:], STRIDE)
+            heat = network(seen.contiguous(memory_format=torch.channels_last), places)
+        yield locate_loss(heat.float()[:, 0], labels[:, :1])
+
+
+def _places(cuts: Array, shape: tuple[int, ...], task: Task) -> Any:
+    """Row and column in the whole picture (−1 to 1) of every pixel that was cut, and whether its place counts."""
+    height, width = task.pixels.images.shape[1:3]
+    rows = (torch.from_numpy(cuts[:, 1, None]) + torch.arange(shape[0]) + 0.5) * 2 / height - 1
+    columns = (torch.from_numpy(cuts[:, 2, None]) + torch.arange(shape[1]) + 0.5) * 2 / width - 1
+    counts = torch.from_numpy(~np.isin(cuts[:, 0], task.elsewhere))
+    full = (len(cuts), *shape)
+    parts = (
+        rows[:, :, None].expand(full),
+        columns[:, None, :].expand(full),
+        counts[:, None, None].expand(full).float(),
+    )
+    return torch.stack(parts, 1).float()
 
 
 def locate_loss(heat: Any, masks: Any) -> Any:

@@ -20,6 +20,7 @@ SUSPICION: Final = "suspicion"
 HEAT: Final = "heat"
 FEATURES: Final = "features"
 LOGITS: Final = "logits"
+_PLACE_GAIN: Final = 120.0  # its coefficients are much larger than weights, and learn at the same rate
 _FINE: Final = 3  # layers of a locator's trunk before its last halving
 STRIDE: Final = 8
 """Pixels per cell of a heat map, in both directions."""
@@ -46,10 +47,16 @@ class _Residual(nn.Module):
 
 
 class Locator(nn.Module):
-    """Logits of suspicion, n × 1 × height/8 × width/8."""
+    """Logits of suspicion, n × 1 × height/8 × width/8.
 
-    def __init__(self, channels: int, width: int = 48) -> None:
+    ``place``: under a camera that does not move, defects have their places. How likely each place is, is learned
+    as well, as a second-degree polynomial of row and column: six numbers, so that it knows bands and middles, and
+    can learn no single spot by heart.
+    """
+
+    def __init__(self, channels: int, width: int = 48, *, place: bool = False) -> None:
         super().__init__()
+        self.place = nn.Parameter(torch.zeros(6)) if place else None
         half = width // 2
         self.trunk = nn.Sequential(
             _convolution(channels, width // 3, 2),
@@ -62,8 +69,29 @@ class Locator(nn.Module):
         self.head = nn.Conv2d(width, 1, 1)
         nn.init.constant_(self.head.bias, -4.0)  # a defect is rare: begin with that
 
-    def forward(self, x: Any) -> Any:
-        return self.head(self.trunk(x))
+    def forward(self, x: Any, where: Any = None) -> Any:
+        """``where``: n × 3 × rows × columns: row and column of each cell (−1 to 1), and whether that means anything."""
+        return self.judged(self.trunk(x), where)
+
+    def judged(self, seen: Any, where: Any = None) -> Any:
+        """From what the trunk has seen."""
+        heat = self.head(seen)
+        if self.place is None:
+            return heat
+        return heat + self.likely(grid(*seen.shape[2:]) if where is None else where)
+
+    def likely(self, where: Any) -> Any:
+        """What the place alone adds to the logit, n × 1 × rows × columns."""
+        row, column, counts = where[:, :1], where[:, 1:2], where[:, 2:]
+        terms = torch.cat([torch.ones_like(row), row, column, row * row, row * column, column * column], 1)
+        return _PLACE_GAIN * counts * (terms * self.place[None, :, None, None]).sum(1, keepdim=True)
+
+
+def grid(rows: int, columns: int) -> Any:
+    """Row and column of each cell of a whole picture, as :meth:`Locator.forward` wants them."""
+    row = ((torch.arange(rows) + 0.5) * 2 / rows - 1)[:, None].expand(rows, columns)
+    column = ((torch.arange(columns) + 0.5) * 2 / columns - 1)[None, :].expand(rows, columns)
+    return torch.stack([row, column, torch.ones(rows, columns)])[None]
 
 
 class Classifier(nn.Module):
@@ -116,7 +144,7 @@ class Shipped(nn.Module):
             return self.network(x)
         fine = self.network.trunk[:_FINE](x)
         coarse = self.network.trunk[_FINE:](fine)
-        heat = self.network.head(coarse)
+        heat = self.network.judged(coarse)
         said = (torch.amax(heat, dim=(2, 3)), heat)
         return (*said, torch.cat([functional.avg_pool2d(fine, 2), coarse], 1)) if self.features else said
 

@@ -55,6 +55,9 @@ class Recipe(Section):
     batch: int = Field(default=20, ge=2, le=1024, description="Pictures, or cut-outs of them, per step.")
     patience: int = Field(default=0, ge=0, description="Stop after so many looks without progress; 0: never.")
     width: int = Field(default=48, ge=12, le=256, multiple_of=4, description="Channels of the network.")
+    place: bool = Field(
+        default=False, description="The camera does not move: learn where defects occur as well; locate only."
+    )
     crop: int = Field(default=192, ge=32, le=1024, multiple_of=8, description="Side of a cut-out, pixels; locate only.")
     rate: float = Field(default=3e-3, gt=0, le=1, description="Highest learning rate.")
     decay: float = Field(default=0.02, ge=0, le=1, description="Weight decay.")
