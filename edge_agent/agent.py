@@ -21,7 +21,7 @@ import structlog
 from edge_agent import calibration
 from edge_agent.calibration import Calibration
 from edge_agent.clock import NS, Clock, iso
-from edge_agent.config import BusPlan, Config
+from edge_agent.config import BusPlan, Config, DevicePlan
 from edge_agent.counters import Mark
 from edge_agent.errors import EdgeAgentError
 from edge_agent.flight import MqttSettings
@@ -73,6 +73,7 @@ class Agent:
         self._faults_seen: object = None
         self._latest: dict[str, Reading] = {}
         self._judge: Any = None
+        self._oddities: dict[str, Any] = {}
         self._calibrations: dict[str, Calibration] = {}
         settings = config.spool
         self.spool = Spool(
@@ -222,6 +223,7 @@ class Agent:
         return wanted
 
     def _bus_part(self, mark: str, config: Config, plan: BusPlan) -> Part:
+        self._watch_oddities(config.devices_on(plan.name))
         bus = plan.kind(plan.name, plan.settings, self.clock)
         devices = [bus.device(d.name, d.settings, d.profile) for d in config.devices_on(plan.name)]
         corrections = {
@@ -233,6 +235,12 @@ class Agent:
         worker = Worker(f"bus.{plan.name}", poll.body, self.health, self.clock, max_silence_s=60.0)
         # Whoever polls after it goes on counting where it ended.
         return Part(mark, [worker], lambda: self._marks.update(poll.marks()), poll)
+
+    def _watch_oddities(self, devices: Iterable[DevicePlan]) -> None:
+        from edge_agent.oddities import Oddities  # noqa: PLC0415 - only configs with devices pay for it
+
+        for device in devices:
+            self._oddities[device.name] = Oddities(device.quantities) if device.settings.sanity else None
 
     def _camera_part(self, mark: str, config: Config, plan: Any) -> Part:
         from edge_agent.stages.eye import Eye  # noqa: PLC0415 - only configs with a camera pay for it
@@ -331,6 +339,8 @@ class Agent:
     # --- flow
 
     def _on_reading(self, reading: Reading) -> None:
+        if (oddities := self._oddities.get(reading.device)) is not None:
+            oddities.note(reading)
         self._latest[reading.device] = reading
         if self._stage is not None:
             self._stage.offer(reading)

@@ -67,6 +67,7 @@ CAMERAS: Final[dict[str, str]] = {
 
 JUDGES: Final[dict[str, str]] = {
     "dark-spot": "models.dark_spot:DarkSpot",
+    "sanity": "models.sanity_rule:SanityRule",
     "model": "models.installed:InstalledModel",
 }
 

@@ -26,26 +26,30 @@ def asked_of(config: Config, names: Iterable[str]) -> Callable[[], Sequence[Aske
 
 def _asked(config: Config, name: str, section: ModelSection) -> Asked:
     def spec(release: str | None, **more: object) -> Spec:
-        return {
-            "kind": "model",
-            "name": section.bundle,
-            "release": release,
-            "state_dir": str(config.state_dir.absolute()),
-            **more,
-        }
+        state_dir = str(config.state_dir.absolute())
+        return {"kind": "model", "name": section.bundle, "release": release, "state_dir": state_dir, **more}
 
+    rules = _rules(config, section)
     try:
         found = releases.in_use(config.state_dir, section.bundle)
     except EdgeAgentError as error:
-        return Asked(name, (spec(None, wrong=str(error)),))
+        return Asked(name, (spec(None, wrong=str(error)), *rules))
     if found is None:
-        return Asked(name, (spec(None),))
+        return Asked(name, (spec(None), *rules))
     order = [spec(found.current)]
     if found.previous is not None:
         order.append(spec(found.previous))
     elif (releases.SHIPPED / section.bundle).is_dir():
         order.append(spec(None))
-    return Asked(name, tuple(order), spec(found.candidate) if found.candidate else None, section.trial)
+    candidate = spec(found.candidate) if found.candidate else None
+    return Asked(name, (*order, *rules), candidate, section.trial)
+
+
+def _rules(config: Config, section: ModelSection) -> tuple[Spec, ...]:
+    """What decides about a line while no model can; a camera has its own rule."""
+    plans = [config.devices[name] for name in section.devices if name in config.devices]
+    quantities = [f"{plan.name}.{quantity}" for plan in plans for quantity in plan.quantities]
+    return ({"kind": "sanity", "quantities": quantities},) if quantities else ()
 
 
 def settling(config: Config, clock: Clock, health: Health) -> Settle:

@@ -132,6 +132,9 @@ class DeviceSection(Section):
     bus: str = Field(description="The bus that the device is on, by its name under `buses`.")
     profile: str = Field(description="A meter or sensor profile by name, or the path of a file of your own.")
     every: Duration = Field(default=1.0, gt=0, description="How often it is read.")
+    sanity: bool = Field(
+        default=True, description="Whether jumps, spikes, frozen values and condensation are told as events."
+    )
 
 
 class PictureSection(Section):

@@ -71,6 +71,7 @@ FLOORS: list[tuple[str, ...]] = [
         "edge_agent.control",
         "edge_agent.remote",
         "edge_agent.deciders",
+        "edge_agent.oddities",
         "edge_agent.deciding",
         "edge_agent.judging_process",
         "edge_agent.eye_process",

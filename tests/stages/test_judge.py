@@ -25,15 +25,16 @@ FAULTY = Path(__file__).parents[1] / "peers" / "faulty_models"
 class Config:
     """What the deciders want to know of a config."""
 
-    def __init__(self, state, models):
+    def __init__(self, state, models, devices=None):
         self.state_dir = state
         self.models = models
+        self.devices = devices or {}
 
 
 class Line:
     """A line that says 20 times a second what it measures, and a judge that listens."""
 
-    def __init__(self, state, **settings):
+    def __init__(self, state, _devices=None, **settings):
         self.state = state
         self.clock = SystemClock()
         self.health = Health(self.clock)
@@ -47,7 +48,7 @@ class Line:
                 {"bundle": "line-normal", "devices": ["main"], "deadline": "400ms", "trial": 10, **settings}
             )
         }
-        config = Config(state, sections)
+        config = Config(state, sections, _devices)
         self._changed = threading.Condition()
         self.judge = Judge(
             self.clock,
@@ -273,3 +274,19 @@ def test_a_release_that_is_taken_back_stops_deciding(tmp_path, line):
     Library(tmp_path, press.clock).rollback("line-normal", who="operator", why="false alarms")
     press.judge.roster.look_again()
     press.until_label("normal", by="line-normal@1")
+
+
+class Plan:
+    """A device of a config."""
+
+    def __init__(self, name, quantities):
+        self.name = name
+        self.quantities = quantities
+
+
+def test_without_a_model_the_rule_decides_and_is_named(line):
+    """Each quantity by itself: better than nobody, and nobody takes it for the model."""
+    press = line(_devices={"main": Plan("main", {"active_power": None, "voltage_l1": None})})
+    verdict = press.until_label("normal", by="rule/sanity@1")
+    assert "no bundle 'line-normal' is installed" in verdict.details["failed"][0]
+    assert "model_sha256" not in verdict.details
