@@ -24,7 +24,7 @@ import yaml
 
 from bench import installations
 from drivers.modbus import ModbusTcp
-from drivers.modbus_device import published
+from drivers.published import published
 from edge_agent.clock import ManualClock
 from edge_agent.commissioning.finding import Snapshot
 from edge_agent.commissioning.meter import Facts, examine, resolution_of

@@ -14,11 +14,12 @@ from pymodbus.framer import FramerRTU, FramerSocket
 from pymodbus.pdu import DecodePDU
 from pymodbus.pdu.register_message import ReadHoldingRegistersRequest, ReadInputRegistersRequest
 
-from drivers.modbus_device import Exchange, ModbusDevice, published
+from drivers.modbus_device import Exchange, ModbusDevice
 from drivers.modbus_rtu import RtuExchange
 from drivers.modbus_tcp import TcpExchange
 from drivers.modbus_transport import Rs485, SerialPort, SocketPort
 from drivers.modbus_unit import Unit
+from drivers.published import published
 from drivers.registers import MeterProfile, load_profile
 from edge_agent.clock import NS, Clock
 from edge_agent.errors import ProfileError

@@ -6,19 +6,19 @@ that failed, so that no register starves. A request that the meter refuses is di
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from drivers.decode import Decoder, Register
 from drivers.modbus_unit import NOBODY_HOME, PERMANENT, RefusedError, Request, Unit
 from drivers.plan import Block, Cut, cut, plan
+from drivers.published import basis, published, quantities
 from drivers.registers import MeterProfile
 from drivers.sunspec import find_model
 from edge_agent.clock import Clock
 from edge_agent.errors import DeviceError, WireError
-from edge_agent.vocabulary import QUANTITIES, TIMEOUT, Quantity, Sample
+from edge_agent.vocabulary import TIMEOUT, Origin, Quantity, Sample
 
 _MOST_FAILURES: Final = 2  # per cycle, other than silence
 _MOST_SPLITS: Final = 8  # per cycle: what a strict meter costs its neighbours while it is learnt
@@ -77,9 +77,9 @@ class ModbusDevice:
         self._link = link
         self._ask = link.exchange.ask
         self._registers = published(profile, settings)
-        self.quantities: Mapping[str, Quantity] = {
-            row.name: QUANTITIES.get(row.name) or profile.quantities[row.name] for row in self._registers
-        }
+        self.quantities: Mapping[str, Quantity] = quantities(self._registers, profile)
+        self.origin = Origin(basis(profile, settings))
+        self._serial_due = profile.serial is not None
         every: float = settings.every
         own: Mapping[str, float] = settings.groups
         self.groups: Mapping[str, float] = {
@@ -128,6 +128,8 @@ class ModbusDevice:
                 step.decoder.decode(data, values, absent)
         if first is not None and (not answered or not self._enabled()):
             raise self._useless(first)
+        if self._serial_due:
+            self._ask_serial()
         return Sample(values, absent)
 
     def probe(self) -> None:
@@ -135,6 +137,7 @@ class ModbusDevice:
             self._start()
         smallest = min(self._enabled(), key=lambda row: (row.end - row.first, row.fc, row.at))
         (step,) = self._steps([smallest])
+        self._serial_due = self._profile.serial is not None  # whoever answers now may be another meter
         try:
             self._ask(self._unlike_owed(step), self.unit)
         except RefusedError as error:
@@ -158,7 +161,23 @@ class ModbusDevice:
         self._forget()
         if self._profile.discover:
             self._base = find_model(self._read_holding, self._profile.models)
+        self._serial_due = self._profile.serial is not None
         self._times_opened = self._link.times_opened
+
+    def _ask_serial(self) -> None:
+        """Who is it? Asked once after every silence; a meter that does not say remains who it was."""
+        self._serial_due = False
+        row = self._profile.serial
+        if row is None:
+            return
+        exchange = self._link.exchange
+        try:
+            data = exchange.ask(exchange.request(self.unit.number, row.fc, row.at, row.size), self.unit)
+        except WireError:
+            raise
+        except DeviceError:
+            return
+        self.origin = self.origin._replace(serial=row.text(bytes(data)))
 
     def _read_holding(self, address: int, count: int) -> bytes:
         exchange = self._link.exchange
@@ -268,30 +287,3 @@ def _rotated(cycle: _Cycle) -> tuple[_Step, ...]:
         if (step.block.fc, step.block.start) == resume:
             return steps[index:] + steps[:index]
     return steps
-
-
-def published(profile: MeterProfile, settings: Any) -> tuple[Register, ...]:
-    """The profile's registers as this device publishes them: ratios and direction applied, and chosen."""
-    rows = [_adapted(row, profile, settings) for row in profile.registers]
-    chosen = settings.quantities
-    return tuple(row for row in rows if chosen is None or row.name in chosen)
-
-
-def _adapted(row: Register, profile: MeterProfile, settings: Any) -> Register:
-    ct, pt = Fraction(str(settings.ct_ratio)), Fraction(str(settings.pt_ratio))
-    energies = dict.fromkeys(("W", "var", "VA", "Wh", "varh", "VAh"), ct * pt)
-    ratio = {"A": ct, "V": pt, **energies}.get(profile.quantities[row.name].unit, Fraction(1))
-    name = row.name
-    if settings.invert:
-        name = _turned_round(name, {*QUANTITIES, *profile.quantities})
-        if name == row.name and name.startswith(("active_power", "reactive_power")):
-            ratio = -ratio
-    return replace(row, name=name, gain=row.gain * ratio, shift=row.shift * float(ratio))
-
-
-def _turned_round(name: str, known: Collection[str]) -> str:
-    """What is imported one way round is exported the other; the name as it is where there is no such pair."""
-    for here, there in (("_import", "_export"), ("_export", "_import")):
-        if here in name and (other := name.replace(here, there)) in known:
-            return other
-    return name

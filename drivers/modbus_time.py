@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from drivers.modbus_device import published
 from drivers.modbus_rtu import silence_ns
 from drivers.plan import plan
+from drivers.published import published
 from edge_agent.clock import NS
 
 _REQUEST_BYTES = 8

@@ -71,19 +71,41 @@ class RegisterRow(Section):
         return pattern - (1 << bits) if negative else pattern
 
 
-class IdentityRow(Section):
-    """A register that tells which meter this is."""
+class SerialRow(Section):
+    """Where the meter's serial number stands."""
 
     fc: FunctionCode = Field(default=3, description="Function code.")
     at: Address = Field(description="Address on the wire.")
     type: Type = Field(default="string", description="How the registers hold it.")
     count: int = Field(default=1, ge=1, le=125, description="Registers of a string.")
-    match: str | int | list[str | int] = Field(description="How the text begins, or the number; any of a list.")
     word_order: Order = Field(default="big", description="big: most significant word first.")
 
     @property
     def size(self) -> int:
         return TYPES[self.type][0] if self.type in TYPES else self.count
+
+    def number(self, data: bytes) -> float | None:
+        """What registers of a number hold."""
+        values: dict[str, float] = {}
+        row = Register(name="", at=0, fc=self.fc, type=self.type, count=self.size, word_order=self.word_order)
+        Decoder([row], 0).decode(data, values, {})
+        return values.get("")
+
+    def text(self, data: bytes) -> str | None:
+        """What the registers read say; None where nothing was ever written there."""
+        if not data.strip(b"\x00") or not data.strip(b"\xff"):
+            return None
+        if self.type in ("string", "bits"):
+            said = data.decode("latin-1").strip("\x00\xff ")
+            return said if said and said.isprintable() else None
+        number = self.number(data)
+        return None if number is None else f"{number:.0f}"
+
+
+class IdentityRow(SerialRow):
+    """A register that tells which meter this is."""
+
+    match: str | int | list[str | int] = Field(description="How the text begins, or the number; any of a list.")
 
     def matches(self, data: bytes) -> bool:
         """Whether the registers read say so."""
@@ -91,10 +113,7 @@ class IdentityRow(Section):
         if self.type in ("string", "bits"):
             text = data.decode("latin-1").strip("\x00 ")
             return any(text.startswith(str(word)) for word in expected)
-        values: dict[str, float] = {}
-        row = Register(name="", at=0, fc=self.fc, type=self.type, count=self.size, word_order=self.word_order)
-        Decoder([row], 0).decode(data, values, {})
-        return values.get("") in expected
+        return self.number(data) in expected
 
 
 class OwnQuantity(Section):
@@ -144,6 +163,7 @@ class ProfileFile(Section):
         default=None, ge=0, le=123, description="Widest hole worth a read, where wider than usual."
     )
     groups: dict[str, Duration] = Field(default={}, description="Register groups and how often each is read.")
+    serial: SerialRow | None = Field(default=None, description="Its serial number, which tells when it was exchanged.")
     identity: list[IdentityRow] = Field(default=[], description="What tells this meter from others; all must match.")
     discover: Literal["sunspec"] | None = Field(default=None, description="How the start of the map is found.")
     model: int | None = Field(default=None, description="The SunSpec model to find.")

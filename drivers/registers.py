@@ -16,7 +16,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from drivers.decode import Decoder, Register
-from drivers.profile_file import DEFAULT_GROUP, IdentityRow, ProfileFile, RegisterRow, Vector
+from drivers.profile_file import DEFAULT_GROUP, IdentityRow, ProfileFile, RegisterRow, SerialRow, Vector
 from edge_agent.document import Document, parse, validate
 from edge_agent.errors import ProfileError
 from edge_agent.vocabulary import QUANTITIES, UNITS, Quantity, Sample, nearest
@@ -42,6 +42,7 @@ class MeterProfile:
     bridge: int | None
     groups: Mapping[str, float]
     identity: tuple[IdentityRow, ...]
+    serial: SerialRow | None
     discover: str | None
     models: tuple[int, ...]
     registers: tuple[Register, ...]
@@ -55,7 +56,7 @@ class MeterProfile:
             for start, data in ranges.items():
                 end = start + len(data) // 2
                 inside = [row for row in self.registers if row.fc == fc and start <= row.first and row.end <= end]
-                Decoder(inside, start).decode(data, *sample)
+                Decoder(inside, start).decode(data, sample.values, sample.absent)
         return sample
 
 
@@ -119,7 +120,7 @@ def _build(key: str, file: ProfileFile) -> MeterProfile:
 _FLOAT32_DIGITS: Final = 9  # with so many every float32 can be told from its neighbours
 _AS_WRITTEN: Final = (
     *("name", "vendor", "source", "confidence", "verified", "notes"),
-    *("max_registers", "align", "holes", "bridge", "groups", "discover"),
+    *("max_registers", "align", "holes", "bridge", "groups", "discover", "serial"),
 )
 
 

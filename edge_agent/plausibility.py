@@ -52,16 +52,19 @@ class Gate:
         marks = {name: count.mark() for name, count in self._counts.items()}
         return {name: mark for name, mark in marks.items() if mark is not None}
 
-    def judge(self, sample: Sample, at: Stamp) -> Reading:
-        """The reading to keep: what is believed, what is absent and why, what happened to counters."""
-        values, absent, origin = sample
+    def judge(self, sample: Sample, at: Stamp, origin: Origin | None = None) -> Reading:
+        """The reading to keep: what is believed, what is absent and why, what happened to counters.
+
+        ``origin``: who counts, where that is known; the same object until it changes.
+        """
+        values, absent = sample
         refused: dict[str, str] = {}
         bounds = self._bounds
         for name, value in values.items():
             low, high = bounds[name]
             if not low <= value <= high:  # also false for NaN
                 refused[name] = OUT_OF_RANGE if isfinite(value) else NOT_A_NUMBER
-        events = self._follow_counts(sample, at, refused) if self._counts else ()
+        events = self._follow_counts(values, at, origin, refused) if self._counts else ()
         for name, slew in self._slews.items():
             if name in values and name not in refused:
                 self._follow_gauge(name, values[name], slew, at, refused)
@@ -70,8 +73,9 @@ class Gate:
             absent = {**absent, **refused}
         return Reading(self._device, at, values, absent, events, origin)
 
-    def _follow_counts(self, sample: Sample, at: Stamp, refused: dict[str, str]) -> tuple[Event, ...]:
-        values, _, origin = sample
+    def _follow_counts(
+        self, values: Mapping[str, float], at: Stamp, origin: Origin | None, refused: dict[str, str]
+    ) -> tuple[Event, ...]:
         if origin is not self._origin:
             self._origin = origin
             for count in self._counts.values():

@@ -167,14 +167,10 @@ class Origin(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """What a driver read: values in base units, and what is absent with its reason.
-
-    ``origin``: who counts, where the driver knows; the same object until that changes.
-    """
+    """What a driver read: values in base units, and what is absent with its reason."""
 
     values: dict[str, float]
     absent: dict[str, str]
-    origin: Origin | None = None
 
 
 @dataclass(slots=True)

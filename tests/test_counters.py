@@ -38,7 +38,7 @@ class Line:
     def see(self, value: float, after_s: float = 1.0):
         self.clock.advance(after_s)
         name = self.quantity.name
-        reading = self.gate.judge(Sample({name: value}, {}, self.origin), self.clock.stamp())
+        reading = self.gate.judge(Sample({name: value}, {}), self.clock.stamp(), self.origin)
         if name in reading.values:
             if self.believed is not None:
                 step = used(self.believed, value, reading.events)
@@ -269,7 +269,7 @@ class Run:
     def see(self, count: float):
         """One reading, seven seconds after the last one, and a turn of the recorder's thread, which is then stopped."""
         self.clock.advance(7)
-        reading = self.gate.judge(Sample({ENERGY.name: count}, {}, ONE), self.clock.stamp())
+        reading = self.gate.judge(Sample({ENERGY.name: count}, {}), self.clock.stamp(), ONE)
         self.recorder.reading(reading)
         self.recorder.commit()
         self.recorder._look_after_disk()

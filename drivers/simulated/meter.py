@@ -53,6 +53,9 @@ class TwinSection(LoadSection):
     """A meter that is simulated: its load and what goes wrong."""
 
     latency: Duration = Field(default=0.0, ge=0, le=10, description="How long it thinks before it answers.")
+    serial: str = Field(
+        default="20261120", pattern=r"^\d{1,9}$", description="Its serial number, if its profile has one."
+    )
     late_by: Duration = Field(default=2.0, gt=0, le=60, description="How late its answers come with the fault `late`.")
     faults: list[Fault] = Field(
         default=[], description="What goes wrong: " + "; ".join(f"`{kind}`: {what}" for kind, what in FAULTS.items())
@@ -94,7 +97,7 @@ class MeterTwin:
         self._imposed: str | None = None
         self._is_reset = False
         self._base = _SUNSPEC_AT + 4 + _COMMON_LENGTH if profile.discover else 0
-        self._identity = _identity(profile)
+        self._identity = _identity(profile) | _serial(profile, settings.serial)
         self._fixed = _fixed(profile, self._identity)
         self._rows = {(row.fc, at): row for row in profile.registers for at in range(row.at, row.at + row.count)}
         self._factors: dict[tuple[int, int], list[Register]] = {}
@@ -247,6 +250,17 @@ def _identity(profile: MeterProfile) -> dict[tuple[int, int, int], bytes]:
                 data = b"".join(data[index : index + 2] for index in reversed(range(0, len(data), 2)))
         found[row.fc, row.at, row.size] = data
     return found
+
+
+def _serial(profile: MeterProfile, serial: str) -> dict[tuple[int, int, int], bytes]:
+    """As :func:`_identity`, of the serial number."""
+    row = profile.serial
+    if row is None:
+        return {}
+    if row.type == "string":
+        return {(row.fc, row.at, row.size): serial.encode().ljust(2 * row.size, b"\0")}
+    field = Register(name="", at=0, fc=row.fc, type=row.type, count=row.size, word_order=row.word_order)
+    return {(row.fc, row.at, row.size): field.encode_raw(int(serial))}
 
 
 def _fixed(profile: MeterProfile, identity: Mapping[tuple[int, int, int], bytes]) -> dict[tuple[int, int], bytes]:

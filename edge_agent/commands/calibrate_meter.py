@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from drivers.modbus_device import published
+from drivers.published import published
 from drivers.registers import MeterProfile
 from edge_agent import logs
 from edge_agent.clock import Clock, SystemClock, iso

@@ -157,7 +157,7 @@ class Poll:
     def _answered(self, polled: _Polled, sample: Sample) -> None:
         if polled.correct is not None:
             sample = polled.correct(sample)
-        self._sink(polled.gate.judge(sample, self._clock.stamp()))
+        self._sink(polled.gate.judge(sample, self._clock.stamp(), getattr(polled.device, "origin", None)))
         if polled.misses:
             polled.misses = 0
             polled.backoff.reset()
