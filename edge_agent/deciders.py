@@ -13,7 +13,7 @@ from edge_agent.eye_link import Trial
 from edge_agent.health import Health
 from edge_agent.roster import Asked, Settle, Spec
 from edge_agent.settings import ModelSection
-from models import releases
+from models import choice, releases
 
 log = structlog.get_logger("models")
 
@@ -26,9 +26,12 @@ def asked_of(config: Config, names: Iterable[str]) -> Callable[[], Sequence[Aske
 
 def _asked(config: Config, name: str, section: ModelSection) -> Asked:
     def spec(release: str | None, **more: object) -> Spec:
+        # What was measured decides which variant is loaded: measured again, it is another one.
+        at = {"measured": measured.at} if measured is not None else {}
         state_dir = str(config.state_dir.absolute())
-        return {"kind": "model", "name": section.bundle, "release": release, "state_dir": state_dir, **more}
+        return {"kind": "model", "name": section.bundle, "release": release, "state_dir": state_dir, **at, **more}
 
+    measured = choice.read(config.state_dir, section.bundle)
     rules = _rules(config, section)
     try:
         found = releases.in_use(config.state_dir, section.bundle)

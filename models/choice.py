@@ -5,14 +5,18 @@ Kept in ``calibration/model-<name>.json`` of the state folder, for exactly the b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import Field, ValidationError
 
+from edge_agent.errors import ModelError
 from edge_agent.settings import Section
 from models import archive
-from models.bundle import Bundle
+
+if TYPE_CHECKING:
+    from models.bundle import Bundle
 
 _LARGEST: Final = 256 << 10
 
@@ -26,7 +30,7 @@ class Measured(Section):
     p95_ms: float = Field(ge=0, description="The same, 95 % of the time.")
     rss_bytes: int = Field(ge=0, description="Memory of the whole process.")
     same: float = Field(ge=0, le=1, description="Share of golden samples that are decided as they should be.")
-    why: str = Field(default="", description="Why it cannot be used.")
+    wrong: str = Field(default="", description="Why it cannot be used.")
 
 
 class Choice(Section):
@@ -38,6 +42,25 @@ class Choice(Section):
     why: str = Field(default="", description="Why this one.")
     at: str = Field(default="", description="When it was measured, UTC.")
     measured: tuple[Measured, ...] = Field(default=(), description="The whole table.")
+
+
+_ALIKE: Final = 1.1  # times as long is as good: then fewer threads, then what the card prefers
+
+
+def choose(measured: Sequence[Measured]) -> Choice:
+    """The fastest of those that decide as they should, and why. Raises ModelError where there is none."""
+    usable = [each for each in measured if not each.wrong and each.same == 1.0]
+    if not usable:
+        raise ModelError("no variant decides as it should on this board", hint=measured[0].wrong if measured else "")
+    fastest = min(each.p50_ms for each in usable)
+    best = min((each for each in usable if each.p50_ms <= _ALIKE * fastest), key=lambda each: each.threads)
+    why = f"{best.p50_ms:g} ms on {best.threads} thread{'s' if best.threads > 1 else ''}"
+    small = [each for each in measured if each.variant.startswith("int8")]
+    if best.variant.startswith("fp32") and small:
+        why += f"; int8 is not faster here ({min(each.p50_ms for each in small):g} ms)"
+        if not any(each in usable for each in small):
+            why = f"{why.partition(';')[0]}; int8 cannot be used here"
+    return Choice(variant=best.variant, threads=best.threads, why=why, measured=tuple(measured))
 
 
 def path_of(state_dir: Path, name: str) -> Path:

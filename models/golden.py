@@ -104,6 +104,14 @@ def check(judge: Decider, card: Card, golden: Golden) -> None:
             )
 
 
+def agreement(judge: Decider, card: Card, golden: Golden) -> float:
+    """Share of the samples that demand a decision and get it from a judge that has seen nothing yet."""
+    given = cases(card, golden.inputs, golden.times)
+    said = [judge.judge(each).label for each in given]  # all of them: rows belong together
+    demanded = [(label, expected) for label, expected in zip(said, golden.labels, strict=True) if expected]
+    return sum(bool(label == expected) for label, expected in demanded) / len(demanded)
+
+
 def record(judge: Decider, card: Card, inputs: Array, times: Sequence[float] | None = None) -> bytes:
     """Make ``golden.npz`` of what a judge, which has seen nothing yet, decides about these inputs.
 

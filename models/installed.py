@@ -21,6 +21,7 @@ class InstalledSection(Section):
     name: str = Field(description="The bundle.")
     release: str | None = Field(default=None, description="Its installed release; without one, what the product ships.")
     state_dir: Path = Field(description="The state folder.")
+    measured: str = Field(default="", description="When this board last measured it.")
     wrong: str = Field(default="", description="Why nobody knows which release is in use.")
 
 

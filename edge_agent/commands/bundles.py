@@ -74,7 +74,9 @@ def load(path: Path, trusted: Keys, *, trust_unsigned: bool) -> Bundle:
 
 
 def find_bundle(text: str, config: Path | None, *, trust_unsigned: bool) -> tuple[Bundle, bool]:
-    """A bundle by its path or by its name, and whether it is installed. Raises EdgeAgentError."""
+    """A bundle by its path or by its name, and whether it is installed or shipped. Raises EdgeAgentError."""
+    from models.releases import SHIPPED  # noqa: PLC0415 - as above
+
     state = state_of(config)
     trusted = trusted_keys(state)
     path = Path(text)
@@ -82,6 +84,10 @@ def find_bundle(text: str, config: Path | None, *, trust_unsigned: bool) -> tupl
         return load(path, trusted, trust_unsigned=trust_unsigned), False
     names = library(state).names() if state else []
     found = library(state).load(text, trusted) if state and text in names else None
+    shipped = {each.name: each for each in SHIPPED.glob("*") if each.is_dir()}
+    if found is None and text in shipped:
+        return load(shipped[text], trusted, trust_unsigned=False), True
+    names += shipped
     if found is None:
         raise EdgeAgentError(f"there is no bundle at {text}, and none of that name is installed{nearest(text, names)}")
     return found, True
