@@ -15,8 +15,11 @@ import pytest
 pytest.importorskip("torch", reason="training needs the extra `train`, 2 GB: ./do pytest-train")
 pytest.importorskip("litert_torch", reason="training needs the extra `train`, 2 GB: ./do pytest-train")
 
+import torch
+
 from edge_agent.cli import main
 from models import bundle, judge, keys, trial
+from models.train import networks
 from tests.models.test_train_pictures import label, png
 
 ROOT = Path(__file__).parent.parent.parent
@@ -95,6 +98,20 @@ def test_folds_examine_every_picture(place, capsys):
     """Each part is held out once, and the model that ships has seen all."""
     main(["train", "defects", "data", "-o", "pits.zip", "--recipe", "./recipe.yaml", "--folds", "3", "--json"])
     assert json.loads(capsys.readouterr().out)["pictures"] == 24
+
+
+def test_where_defects_occur_is_learned_as_a_band():
+    """A whole picture and a cut-out of it have the same likelihood in the same place; elsewhere it has none."""
+    network = networks.Locator(1, 12, place=True)
+    with torch.no_grad():
+        network.place.copy_(torch.tensor([0.0, 0.1, 0.2, -0.3, 0.05, -0.1]))
+    whole = networks.grid(8, 12)
+    seen = network.likely(whole)
+    assert torch.allclose(network.likely(whole[:, :, 2:6, 3:9]), seen[:, :, 2:6, 3:9])
+    assert seen.std() > 1
+    nowhere = whole.clone()
+    nowhere[:, 2] = 0
+    assert not network.likely(nowhere).any()
 
 
 def test_an_interruption_leaves_nothing(place):
