@@ -26,12 +26,17 @@ def asked_of(config: Config, names: Iterable[str]) -> Callable[[], Sequence[Aske
 
 def _asked(config: Config, name: str, section: ModelSection) -> Asked:
     def spec(release: str | None, **more: object) -> Spec:
-        # What was measured decides which variant is loaded: measured again, it is another one.
-        at = {"measured": measured.at} if measured is not None else {}
-        state_dir = str(config.state_dir.absolute())
-        return {"kind": "model", "name": section.bundle, "release": release, "state_dir": state_dir, **at, **more}
+        return {**common, "release": release, **more}
 
     measured = choice.read(config.state_dir, section.bundle)
+    common = {
+        "kind": "model",
+        "name": section.bundle,
+        "state_dir": str(config.state_dir.absolute()),
+        "judges": "rows" if section.devices else "picture",
+        # What was measured decides which variant is loaded: measured again, it is another one.
+        "measured": measured.at if measured is not None else "",
+    }
     rules = _rules(config, section)
     try:
         found = releases.in_use(config.state_dir, section.bundle)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,7 @@ class InstalledSection(Section):
     name: str = Field(description="The bundle.")
     release: str | None = Field(default=None, description="Its installed release; without one, what the product ships.")
     state_dir: Path = Field(description="The state folder.")
+    judges: Literal["picture", "rows"] = Field(default="picture", description="What it is given.")
     measured: str = Field(default="", description="When this board last measured it.")
     wrong: str = Field(default="", description="Why nobody knows which release is in use.")
 
@@ -80,6 +81,9 @@ class InstalledModel:
         found = bundle.load(path, keys.trusted(settings.state_dir))
         if found.card.name != settings.name:
             raise BundleError(f"{path} holds another bundle: {found.card.name}")
+        if found.card.input.kind != settings.judges:
+            what = {"picture": "pictures", "rows": "readings"}
+            raise BundleError(f"{settings.name} judges {what[found.card.input.kind]}, not {what[settings.judges]}")
         choice = chosen(settings.state_dir, found)
         self._judge = judge.load(found, choice.variant, choice.threads)
 

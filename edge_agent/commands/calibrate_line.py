@@ -28,7 +28,11 @@ if TYPE_CHECKING:
     from models.train.line_calibration import Calibrated
 
 NAME: Final = "line-normal"
-_EXTRA: Final = ("onnx",)
+_EXTRA: Final = {
+    "line": ("onnx",),
+    "isolation-forest": ("onnx", "sklearn", "skl2onnx"),
+    "lof": ("onnx", "sklearn", "skl2onnx"),
+}
 _PER_DAY: Final = {"hour": 24.0, "day": 1.0, "week": 1 / 7, "month": 1 / 30}
 
 
@@ -44,6 +48,9 @@ def register(app: typer.Typer) -> None:
         ] = None,
         devices: Annotated[list[str] | None, typer.Option("--devices", help="A device; may be repeated.")] = None,
         false_alarms: Annotated[str, typer.Option(help="How many are accepted: 1/day, 2/week.")] = "1/day",
+        detector: Annotated[
+            str, typer.Option(help="line, or for comparison isolation-forest or lof (no limits per quantity, fp32).")
+        ] = "line",
         name: Annotated[str | None, typer.Option(help="Of the bundle; default: the one that the config names.")] = None,
         undo: Annotated[bool, typer.Option("--undo", help="Back to the calibration before.")] = False,
         config: ConfigFile = None,
@@ -56,14 +63,14 @@ def register(app: typer.Typer) -> None:
         per_day = _per_day(false_alarms)
         if undo:
             return _undo(config, name, as_json=json_)
-        _check_extra()
+        _check_extra(detector)
         state = state_of(config)
         chosen = name or (NAME if csv and bundle_dir else _name(config, state))
         seen = _read(csv) if csv else _watch(config, devices, minutes, quiet=json_)
         if csv and devices:
             seen.series = {key: each for key, each in seen.series.items() if key.partition(".")[0] in devices}
         source = csv.name if csv else f"{len(seen.series)} quantities, live"
-        calibrated, made = _make(seen, chosen, state, per_day, false_alarms, source)
+        calibrated, made = _make(seen, chosen, state, per_day, source, false_alarms=false_alarms, detector=detector)
         kept = _write(made, bundle_dir) if bundle_dir else _install(made, state, calibrated, false_alarms)
         _say(calibrated, made, kept, as_json=json_)
         return 0
@@ -76,8 +83,10 @@ def _per_day(text: str) -> float:
     return float(match[1]) * _PER_DAY[match[2]]
 
 
-def _check_extra() -> None:
-    missing = [library_ for library_ in _EXTRA if find_spec(library_) is None]
+def _check_extra(detector: str) -> None:
+    if detector not in _EXTRA:
+        raise typer.BadParameter(f"{detector!r} is no detector{nearest(detector, _EXTRA)}")
+    missing = [library_ for library_ in _EXTRA[detector] if find_spec(library_) is None]
     if missing:
         raise EdgeAgentError(
             f"calibrating a line needs {', '.join(missing)}", hint="pip install 'edge-agent[calibrate]'"
@@ -172,7 +181,7 @@ def _progress(seen: Watched, seconds: float) -> Any:
 
 
 def _make(
-    seen: Watched, name: str, state: Path | None, per_day: float, stated: str, source: str
+    seen: Watched, name: str, state: Path | None, per_day: float, source: str, **how: str
 ) -> tuple[Calibrated, Made]:
     from models import keys  # noqa: PLC0415 - only who makes a bundle pays for it
     from models.train import line_bundle, line_calibration  # noqa: PLC0415 - as above
@@ -188,7 +197,7 @@ def _make(
         key = keys.device_key(folder)
     except OSError as error:
         raise EdgeAgentError(f"cannot make a key in {folder}: {error.strerror}") from error
-    made = line_bundle.make(calibrated.fit, calibrated.data, name, version, key, source=source, false_alarms=stated)
+    made = line_bundle.make(calibrated.fit, calibrated.data, name, version, key, source=source, **how)
     return calibrated, made
 
 
@@ -278,7 +287,7 @@ def _say(calibrated: Calibrated, made: Made, kept: str, *, as_json: bool) -> Non
     console.print(f"[bold]{plain(kept)}[/], edge-agent calibrate line --undo goes back")
 
 
-def _say_numbers(numbers: Mapping[str, Any], agreement: float) -> None:
+def _say_numbers(numbers: Mapping[str, Any], agreement: float | None) -> None:
     print(
         f"\n{numbers['minutes']:g} minutes; limits for {numbers['false_alarms_per_day']:.3g} false alarms per day; "
         f"in these minutes there were {numbers['cases']:g}, "
@@ -286,4 +295,5 @@ def _say_numbers(numbers: Mapping[str, Any], agreement: float) -> None:
     )
     if "cases_before" in numbers:
         print(f"the calibration before would have raised {numbers['cases_before']:g} in the same minutes")
-    print(f"int8 decides as fp32 in {agreement:.2%} of the rows")
+    if agreement is not None:
+        print(f"int8 decides as fp32 in {agreement:.2%} of the rows")

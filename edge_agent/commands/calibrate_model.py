@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
         config: ConfigFile = None,
         json_: Json = False,
     ) -> int:
-        """Measure every variant on 1, 2 and 4 threads: time, memory, golden decisions. The best one decides from now on.
+        """Measure each variant on 1, 2 and 4 threads: time, memory, golden decisions. The best one is used from now on.
 
         Exit code 1: no variant decides as it should.
         """

@@ -16,7 +16,7 @@ from edge_agent.clock import SystemClock
 from edge_agent.commands.options import ConfigFile, Json, columns, plain, print_json, screen
 from edge_agent.config import find, load
 from edge_agent.errors import ConfigError, EdgeAgentError
-from edge_agent.inspection import eyes, machine, network, wires
+from edge_agent.inspection import bundles, eyes, machine, network, wires
 from edge_agent.inspection.finding import FAIL, OK, WARN, Finding, Scene, Step
 
 _MARKS = {OK: "[green]ok[/]", WARN: "[yellow]look[/]", FAIL: "[red]FAILED[/]"}
@@ -49,7 +49,7 @@ def register(app: typer.Typer) -> None:
         first = Finding(
             OK, str(path), f"{len(plan.devices)} devices, {len(plan.cameras)} cameras, {len(plan.alarms)} alarms"
         )
-        findings = [first, *_look(wires.offline_steps(scene) if offline else _everything(scene), quiet=json_)]
+        findings = [first, *_look(_offline(scene) if offline else _everything(scene), quiet=json_)]
         if json_:
             print_json({"config": str(path), "findings": [asdict(finding) for finding in findings]})
         else:
@@ -57,8 +57,13 @@ def register(app: typer.Typer) -> None:
         return _verdict(findings[1:])
 
 
+def _offline(scene: Scene) -> Iterator[Step]:
+    return chain(wires.offline_steps(scene), bundles.steps(scene))
+
+
 def _everything(scene: Scene) -> Iterator[Step]:
-    return chain(wires.steps(scene), eyes.steps(scene), network.steps(scene), machine.steps(scene))
+    looks = (wires.steps, bundles.steps, eyes.steps, network.steps, machine.steps)
+    return chain.from_iterable(look(scene) for look in looks)
 
 
 def _daemon(state_dir: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -15,6 +15,7 @@ from edge_agent.config import KindPlan
 from edge_agent.errors import OutputError
 from edge_agent.health import Health
 from edge_agent.inspection.finding import DAEMON, FAIL, OK, WARN, Finding, Scene, Step, failed
+from edge_agent.roster import Asked
 from edge_agent.vocabulary import NOT_INSPECTED, Verdict
 
 _GRACE_S: Final = 3.0  # for the process around the camera
@@ -51,6 +52,7 @@ def look(scene: Scene, camera: KindPlan) -> Iterator[Finding]:
             on_verdict=verdicts.put,
             on_evidence=lambda _: None,
             relative_to=scene.config.folder,
+            models=_models(scene, camera),
         )
         thread = Thread(target=eye.body, args=(stop, lambda: None), daemon=True)
         began_ns = scene.clock.mono_ns()
@@ -58,6 +60,14 @@ def look(scene: Scene, camera: KindPlan) -> Iterator[Finding]:
         yield _first_picture(scene, camera, verdicts, health, began_ns)
         stop.set()
         thread.join(_GRACE_S)
+
+
+def _models(scene: Scene, camera: KindPlan) -> Callable[[], Sequence[Asked]]:
+    if not camera.settings.model:
+        return tuple
+    from edge_agent.deciders import asked_of  # noqa: PLC0415 - only configs with models pay for it
+
+    return asked_of(scene.config, camera.settings.model)
 
 
 def _first_picture(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from models import bundle, golden, judge
 from models.bundle import Bundle
 from models.line import LineJudge
 from models.train.alignment import Aligned
-from models.train.graphs import line_graph
+from models.train.graphs import baseline, line_graph
 from models.train.line import Fit
 
 if TYPE_CHECKING:
@@ -27,24 +27,44 @@ _PARITY: Final = 0.995
 
 
 class Made(NamedTuple):
-    """The signed files of a bundle, and what was found when they were made."""
+    """The signed files of a bundle. ``agreement``: share of rows that int8 and fp32 decide alike; None: no int8."""
 
     bundle: Bundle
     files: dict[str, bytes]
-    agreement: float
+    agreement: float | None
+
+
+LINE: Final = "line"
+DETECTORS: Final = (LINE, "isolation-forest", "lof")
 
 
 def make(
-    fit: Fit, data: Aligned, name: str, version: int, key: Ed25519PrivateKey, *, source: str, false_alarms: str
+    fit: Fit,
+    data: Aligned,
+    name: str,
+    version: int,
+    key: Ed25519PrivateKey,
+    *,
+    source: str,
+    false_alarms: str,
+    detector: str = LINE,
 ) -> Made:
-    """The bundle of a fit. ``source``: where the rows came from. Raises ModelError where int8 decides otherwise."""
-    networks = {f"{name}-{precision}.onnx": _network(fit, precision) for precision in ("int8", "fp32")}
-    card = _card(fit, data, name, version, source, false_alarms)
+    """The bundle of a fit. ``source``: where the rows came from. Raises ModelError where int8 decides otherwise.
+
+    ``detector``: one of ``DETECTORS``; the others than ``line`` are there to be compared with, in fp32 only.
+    """
+    threshold = THRESHOLD
+    if detector == LINE:
+        networks = {f"{name}-{precision}.onnx": _network(fit, precision) for precision in ("int8", "fp32")}
+    else:
+        network, threshold = baseline(detector, fit.rows)
+        networks = {f"{name}-fp32.onnx": network}
+    card = _card(fit, data, name, version, source, false_alarms, threshold, networks)
     drafted = bundle.draft(card, networks)
-    agreement = parity(drafted, fit.rows)
-    if agreement < _PARITY:
+    agreement = parity(drafted, fit.rows) if detector == LINE else None
+    if agreement is not None and agreement < _PARITY:
         raise ModelError(f"int8 and fp32 agree in {agreement:.2%} of the rows only")
-    card["metrics"] |= {"int8_agrees": round(agreement, 5)}
+    card["metrics"] |= {} if agreement is None else {"int8_agrees": round(agreement, 5)}
     drafted = bundle.draft(card, networks)
     inputs, times = _samples(data)
     recorded = golden.record(judge.build(drafted), drafted.card, inputs, times)
@@ -66,7 +86,16 @@ def _network(fit: Fit, precision: str) -> bytes:
     return line_graph(len(fit.quantities), len(fit.parameters["fast_s"]), precision)
 
 
-def _card(fit: Fit, data: Aligned, name: str, version: int, source: str, false_alarms: str) -> dict[str, Any]:
+def _card(
+    fit: Fit,
+    data: Aligned,
+    name: str,
+    version: int,
+    source: str,
+    false_alarms: str,
+    threshold: float,
+    networks: Iterable[str],
+) -> dict[str, Any]:
     return {
         "name": name,
         "version": version,
@@ -75,15 +104,15 @@ def _card(fit: Fit, data: Aligned, name: str, version: int, source: str, false_a
         "made": f"calibrate line, {source}"[:100],
         "input": {"kind": "rows", "quantities": list(fit.quantities), "every": f"{fit.every_s:g}s"},
         "threshold": {
-            "value": THRESHOLD,
+            "value": threshold,
             "set_for": f"false alarms {false_alarms}",
             "samples": len(fit.rows),
             "confidence": 0.95,
         },
         "parameters": fit.parameters,
         "files": [
-            {"name": f"{name}-{precision}.onnx", "format": "onnx", "precision": precision}
-            for precision in ("int8", "fp32")
+            {"name": each, "format": "onnx", "precision": "int8" if each.endswith("int8.onnx") else "fp32"}
+            for each in networks
         ],
         "data": [{"name": source, "licence": "own"}],
         "metrics": {**_plain(fit.report), LineJudge.UNTIL: float(data.times_s[-1])},
