@@ -18,7 +18,7 @@ from typing import Final
 import structlog
 
 from edge_agent.counters import Mark, MarkRow
-from edge_agent.errors import SpoolError
+from edge_agent.errors import SpoolDamageError, SpoolError
 from edge_agent.vocabulary import Origin
 
 log = structlog.get_logger("database")
@@ -265,7 +265,8 @@ _HINTS = {
 def spool_error(error: sqlite3.Error, path: Path | None) -> SpoolError:
     """Join SQLite's failures into ours, with what to do."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return SpoolError(f"{path or 'memory'}: {error}", hint=_HINTS.get(code, ""))
+    kind = SpoolDamageError if isinstance(error, sqlite3.DatabaseError) and is_damage(error) else SpoolError
+    return kind(f"{path or 'memory'}: {error}", hint=_HINTS.get(code, ""))
 
 
 def _beside(path: Path, suffix: str) -> Path:

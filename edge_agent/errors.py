@@ -95,6 +95,10 @@ class SpoolError(EdgeAgentError, OSError):
     retryable = True
 
 
+class SpoolDamageError(SpoolError):
+    """A part of the database cannot be read any more; the rest may be."""
+
+
 class ModelError(EdgeAgentError, ValueError):
     """A model cannot be used, or gave no trustworthy answer this time."""
 

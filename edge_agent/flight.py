@@ -74,6 +74,8 @@ class Source(Protocol):
 
     def park(self, row_id: int, reason: str, generation: int) -> None: ...
 
+    def suspect(self, generation: int) -> None: ...
+
 
 class SpoolReader(Protocol):
     @property

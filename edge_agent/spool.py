@@ -192,6 +192,11 @@ class Spool:
         """Whether rows live in memory only, because the disk cannot be used."""
         return self._db.path is None
 
+    def open_again(self) -> None:
+        """Somebody could not read it: check it as at the start, put it aside if it is damaged. Never fails."""
+        self._db.close()
+        self.open()
+
     def fall_back(self, error: Exception) -> None:
         """Go on in memory, as a new stream, until the disk is usable."""
         self._health.fault("spool.disk", str(error), hint="rows are kept in memory and lost if the agent stops")
@@ -462,7 +467,7 @@ class Spool:
     def reader(self) -> Reader:
         """For another thread: valid until ``generation`` changes. Raises SpoolError."""
         db, generation = self._source
-        return Reader(db.reader(), db.stream, generation)
+        return Reader(db.reader(), db.stream, generation, db.path)
 
     def _look_at_oldest(self) -> None:
         oldest = self._db.writer.execute("SELECT wall_ms FROM outbox ORDER BY id LIMIT 1").fetchone()
@@ -510,10 +515,11 @@ class Spool:
 class Reader:
     """Rows of the outbox in order, for one other thread. Its methods raise SpoolError."""
 
-    def __init__(self, db: sqlite3.Connection, stream: str, generation: int) -> None:
+    def __init__(self, db: sqlite3.Connection, stream: str, generation: int, path: Path | None = None) -> None:
         self.generation = generation
         self._db = db
         self._stream = stream
+        self._path = path
 
     def rows(self, after: int, before: int, count: int, *, alarms: bool) -> list[Stored]:
         """Up to ``count`` rows with ``after < id < before``: alarms only, or everything else."""
@@ -525,14 +531,14 @@ class Reader:
             )
             return [stored(row, self._stream) for row in cursor]
         except sqlite3.Error as error:
-            raise spool_error(error, None) from error
+            raise spool_error(error, self._path) from error
 
     def offset_ms(self, boot: int) -> int | None:
         """UTC minus monotonic milliseconds of a boot, once that boot's clock was synced."""
         try:
             row = self._db.execute("SELECT offset_ms FROM boots WHERE id=?", (boot,)).fetchone()
         except sqlite3.Error as error:
-            raise spool_error(error, None) from error
+            raise spool_error(error, self._path) from error
         return int(row[0]) if row and row[0] is not None else None
 
     def close(self) -> None:

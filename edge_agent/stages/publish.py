@@ -23,7 +23,7 @@ import structlog
 from edge_agent import mqtt
 from edge_agent.broker import Broker, MqttError, Why
 from edge_agent.clock import NS, Clock
-from edge_agent.errors import SpoolError
+from edge_agent.errors import SpoolDamageError, SpoolError
 from edge_agent.flight import Flight, MqttSettings, Source, SpoolReader
 from edge_agent.health import Health
 from edge_agent.mqtt import Ack, Message, Session
@@ -36,11 +36,16 @@ log = structlog.get_logger("publish")
 _LIVE_MAX: Final = 5_000
 _WORDS_MAX: Final = 100
 _STATE_EVERY_S: Final = 5.0
+_SOUND_AFTER_S: Final = 5.0  # of reading without a failure the database is sound again
 _DRAIN_S: Final = 1.5  # at the end, for what is in flight …
 _GOODBYE_S: Final = 0.7  # … and for our last word
 _SLOW_RETRY_S: Final = 60.0  # after a refusal: no lock-out storm
 _RETRY_S: Final = 15.0  # at most, half as much more or less: a broker that is back is found soon, not by all at once
 _REFUSALS: Final = {Why.AUTH, Why.TAKEN_OVER}
+
+
+class _ExchangedError(Exception):
+    """Another database is in use now: other rows, other ids."""
 
 
 class Publisher:
@@ -77,6 +82,7 @@ class Publisher:
         self._newest: dict[str, int] = {}
         self._state_dirty = False
         self._words: deque[tuple[str, bytes, bool]] = deque(maxlen=_WORDS_MAX)  # our own, beside the rows
+        self._unread = Backoff(first_s=0.5, cap_s=_RETRY_S, jitter=0)  # failures to read the database
         self.broker: str | None = None
         self.waiting = 0
 
@@ -115,9 +121,11 @@ class Publisher:
             try:
                 self._run_session(broker, stop, progress)
                 return
-            except SpoolError as error:  # the database was exchanged, or is about to be
-                log.info("spool is read anew", why=str(error))
-                self._clock.wait(stop, 0.5)
+            except _ExchangedError:
+                log.info("spool is read anew")
+                continue
+            except SpoolError as error:
+                self._unreadable(error, stop, progress)
                 continue
             except MqttError as error:
                 self._tell(broker, error)
@@ -130,6 +138,14 @@ class Publisher:
                 wait_s = backoff.fail()
                 self._pause(max(wait_s, _SLOW_RETRY_S) if refused else wait_s, stop, progress)
                 refused = False
+
+    def _unreadable(self, error: SpoolError, stop: threading.Event, progress: Callable[[], None]) -> None:
+        """The database is about to be exchanged; or, when it happens again, cannot be read."""
+        if isinstance(error, SpoolDamageError):
+            self._source.suspect(self._generation)
+        if self._unread.failures:
+            self._health.fault("publish.spool", str(error))
+        self._pause(self._unread.fail(), stop, progress)
 
     def _tell(self, broker: Broker, error: MqttError) -> None:
         """One fault for all brokers together: it changes, and is logged, only when an answer does."""
@@ -145,7 +161,7 @@ class Publisher:
             wait_s -= 5.0
 
     def _run_session(self, broker: Broker, stop: threading.Event, progress: Callable[[], None]) -> None:
-        """One connection, until stop (returns) or its end (raises MqttError, or SpoolError)."""
+        """One connection, until stop (returns) or its end (raises MqttError, SpoolError or _ExchangedError)."""
         with closing(self._source.reader()) as reader, closing(self._connect(broker)) as session:
             try:
                 self._serve(session, self._begin(session, reader), stop, progress)
@@ -207,7 +223,7 @@ class Publisher:
         return mid
 
     def _serve(self, session: Session, flight: Flight, stop: threading.Event, progress: Callable[[], None]) -> None:
-        stated_ns = self._clock.mono_ns()
+        began_ns = stated_ns = self._clock.mono_ns()
         stopping_ns = 0
         try:
             while True:
@@ -224,8 +240,11 @@ class Publisher:
                 flight.settle()
                 flight.check()
                 now_ns = self._clock.mono_ns()
+                if self._unread.failures and now_ns - began_ns > _SOUND_AFTER_S * NS:
+                    self._unread.reset()
+                    self._health.clear("publish.spool")
                 if self._source.generation != flight.generation:
-                    raise SpoolError("the database was exchanged")
+                    raise _ExchangedError
                 if self._state_dirty and now_ns - stated_ns > _STATE_EVERY_S * NS:
                     stated_ns = now_ns
                     self._say("online")

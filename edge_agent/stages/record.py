@@ -70,6 +70,7 @@ class Recorder:
         self._dropped = 0
         self._failing_since_ns = 0
         self._disk_tried_ns = 0
+        self._suspected: int | None = None  # generation
         self.recorded = 0
 
     # --- from other threads
@@ -111,6 +112,11 @@ class Recorder:
         """No broker will ever take this one; it is put aside with the next commit."""
         self._parked.append((row_id, reason, generation))
         self._health.count("publish.parked")
+
+    def suspect(self, generation: int) -> None:
+        """A part of that database cannot be read: it is looked at soon, and put aside if it is damaged."""
+        self._suspected = generation
+        self.wake()
 
     @property
     def generation(self) -> int:
@@ -239,6 +245,8 @@ class Recorder:
 
     def _look_after_disk(self) -> None:
         stamp = self._clock.stamp()
+        if self._suspected == self.spool.generation and not self.spool.volatile:
+            self.spool.open_again()
         if self.spool.volatile and stamp.mono_ns - self._disk_tried_ns > _DISK_AGAIN_S * NS:
             self._disk_tried_ns = stamp.mono_ns
             self.spool.return_to_disk()

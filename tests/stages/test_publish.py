@@ -14,6 +14,7 @@ import pytest
 from edge_agent import flight as flight_module
 from edge_agent.broker import MqttError, Why
 from edge_agent.clock import NS, ManualClock, SystemClock
+from edge_agent.errors import SpoolError
 from edge_agent.flight import MqttSettings
 from edge_agent.health import Health
 from edge_agent.outbox import ALARM, GAP, TELEMETRY, Row
@@ -631,6 +632,57 @@ def test_a_database_that_is_exchanged_is_no_outage(tmp_path):
         assert all(len(values) == 1 for values in identities.values())
         assert set(broker.left) >= {1, 2}, "sessions ended in good order"
         assert "mqtt.network" not in line.health.counters()
+
+
+def test_a_page_that_rots_while_the_agent_runs_costs_its_rows_only(tmp_path, mosquitto, monkeypatch):
+    """What publish cannot read is put aside: the rest of the backlog and the present go on, the loss is explained."""
+    monkeypatch.setattr(publish_module, "_SOUND_AFTER_S", 0.1)
+    with Ear(mosquitto.port) as ear, Line(tmp_path, mosquitto.url, drain_rate=50_000) as line:
+        line.recorder._readings.extend(Reading("main", line.clock.stamp(), {"n": float(n)}) for n in range(1, 3001))
+        line.recorder.commit()
+        line.spool._db.checkpoint()
+        path = tmp_path / "spool.db"
+        with path.open("r+b") as file:
+            file.seek(path.stat().st_size // 2 // 4096 * 4096)
+            file.write(b"\xa5" * 4096)
+        line.given = 3000
+        line.start()
+
+        def live() -> bool:
+            line.take()
+            line.recorder._look_after_disk()
+            return any(m.fields["late"] is False for m in ear.of("telemetry")) and bool(ear.of("gap"))
+
+        until(live, "the present", 30)
+        until(lambda: len({m.fields["values"]["n"] for m in ear.of("telemetry")}) > 2900, "the rest", 30)
+        said = [(m.fields["from"], m.fields["to"]) for m in ear.of("gap")]
+        lost = {n for first, last in said for n in range(first, last + 1)}
+        heard = {int(m.fields["values"]["n"]) for m in ear.of("telemetry")}
+        assert 0 < len(lost) < 100
+        assert set(range(1, 3001)) - heard <= lost
+        until(lambda: [fault.source for fault in line.health.faults()] == ["spool.quarantine"])
+
+
+def test_a_database_that_cannot_be_read_is_said_and_tried_less_and_less(tmp_path, mosquitto, monkeypatch):
+    """No descriptor left, most likely: a fault while it lasts, no storm of connections, and then all arrives."""
+    monkeypatch.setattr(publish_module, "Backoff", Backoff)
+    with Ear(mosquitto.port) as ear, Line(tmp_path, mosquitto.url) as line:
+        line.take(5)
+        reader, tries = line.recorder.reader, []
+
+        def refuse():
+            tries.append(line.clock.mono_ns())
+            if len(tries) < 3:
+                raise SpoolError("unable to open database file")
+            return reader()
+
+        monkeypatch.setattr(line.recorder, "reader", refuse)
+        line.start()
+        until(lambda: [fault.source for fault in line.health.faults()] == ["publish.spool"])
+        until(lambda: len(ear.of("telemetry")) == 5)
+        assert (tries[2] - tries[1]) > 1.5 * (tries[1] - tries[0])
+        monkeypatch.setattr(publish_module, "_SOUND_AFTER_S", 0.1)
+        until(lambda: line.health.faults() == [])
 
 
 def test_a_broker_too_slow_for_the_present_gets_it_as_backlog(tmp_path, monkeypatch):
