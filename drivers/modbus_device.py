@@ -94,6 +94,11 @@ class ModbusDevice:
         """Requests, timeouts, damaged, wrong and late replies and exceptions since the start."""
         return self.unit.stats
 
+    @property
+    def errors(self) -> Mapping[str, int]:
+        """What went wrong since the start, by reason."""
+        return self.unit.errors
+
     def latency_ms(self) -> tuple[float, float] | None:
         """Median and 95th percentile of the last answers; None before the first."""
         return self.unit.latency_ms()
@@ -144,6 +149,11 @@ class ModbusDevice:
             if error.code in NOBODY_HOME:
                 raise
             # whoever refuses is there
+
+    def mean_registers(self) -> float:
+        """Of the requests that it is read with, on average; 0 before the first."""
+        counts = [step.block.count for cycle in tuple(self._cycles.values()) for step in cycle.steps]
+        return sum(counts) / len(counts) if counts else 0.0
 
     # --- what is asked
 

@@ -59,6 +59,7 @@ class RtuExchange:
         self._wanted = False
         self._served = False
         self._silent = 0
+        self._answered: Unit | None = None  # by whom the last request was; None: by nobody
         self._active_ns = 0  # when the line was last in use
         self._quarantine_ns = 0
 
@@ -120,6 +121,7 @@ class RtuExchange:
                     raise self._refused(request, unit, data[0])
                 unit.answered(max(0, now_ns - began_ns - wire_ns))
                 unit.pending.clear()
+                self._answered = unit
                 return data
             left_ns = began_ns + limit_ns + wire_ns - now_ns
         self._active_ns = self._mono_ns()
@@ -153,10 +155,13 @@ class RtuExchange:
                 self._served = False
                 hint = "wrong baud rate or parity, A and B swapped, no termination, or another master on the line"
                 raise WireError(WIRE, "the line is never silent", hint=hint)
+        if dropped and self._answered is not None:
+            self._answered.doubled += 1
+        self._answered = None
         self._quarantine_ns = 0
 
     def _refused(self, request: Request, unit: Unit, code: int) -> RefusedError:
-        unit.exceptions += 1
+        unit.refused(code)
         now_ns = self._mono_ns()
         if not unit.owes(now_ns):
             return RefusedError(request.unit, code)
@@ -173,7 +178,7 @@ class RtuExchange:
             heard = heard[len(request.frame) :]
         if heard:
             if request.head in heard or request.refused in heard or request.head.startswith(heard):
-                unit.crc += 1
+                unit.damaged(request.count)
                 hint = "check termination, shielding, A/B bias and cable length"
                 return DeviceError(CRC, f"the answer of unit {unit.number} is damaged", hint=hint)
             unit.wrong += 1
@@ -185,6 +190,7 @@ class RtuExchange:
             self._port.close()  # the gateway may have restarted without telling us; the next question reconnects
         hint = "check power, A/B wiring, unit id, baud rate and parity"
         if echo_only:
+            unit.echoes += 1
             hint = f"only our own request came back: the adapter echoes (`echo: true`); {hint}"
         limit_ms = limit_ns // 1_000_000
         return DeviceError(TIMEOUT, f"unit {unit.number} does not answer within {limit_ms} ms", hint=hint)

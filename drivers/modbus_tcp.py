@@ -164,7 +164,7 @@ class TcpExchange:
             unit.answered(took_ns)
             return body[3:]
         if len(body) == 3 and body.startswith(request.refused):
-            unit.exceptions += 1
+            unit.refused(body[2])
             if body[2] not in NOBODY_HOME:
                 unit.answered(took_ns)
             raise RefusedError(request.unit, body[2])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from edge_agent.errors import DeviceError
-from edge_agent.vocabulary import EXCEPTION
+from edge_agent.vocabulary import CRC, EXCEPTION, TIMEOUT, WRONG_REPLY
 
 _RING: Final = 64  # latencies remembered
 _PENDING_NS: Final = 15_000_000_000  # after so long no reply to an old request comes any more
@@ -62,6 +62,8 @@ class Unit:
     ``limit``: how long to wait for the next answer: four times the filtered latency, between floor and
     ceiling; the ceiling while nothing is known, doubled by every timeout. ``pending``: number of registers of
     requests that got no answer → when it can come no more; on RTU a late one could pass for another's.
+    ``echoes``: timeouts in which only our own request was heard; ``doubled``: answers that something followed;
+    ``crc_registers``: asked for by requests whose answers came damaged.
     """
 
     number: int
@@ -71,11 +73,16 @@ class Unit:
     latency: int = 0
     pending: dict[int, int] = field(default_factory=dict)
     requests: int = 0
+    answers: int = 0
     timeouts: int = 0
     crc: int = 0
     wrong: int = 0
     late: int = 0
     exceptions: int = 0
+    echoes: int = 0
+    doubled: int = 0
+    crc_registers: int = 0
+    codes: dict[int, int] = field(default_factory=dict)
     recent: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -88,6 +95,7 @@ class Unit:
 
     def answered(self, took: int) -> None:
         """An answer came, of whatever content."""
+        self.answers += 1
         # Rises at once and falls slowly: a unit that is slow now and then stays reachable.
         latency = self.latency
         latency = took if took > latency else latency - (latency - took >> 4)
@@ -104,6 +112,16 @@ class Unit:
         """No answer came within the limit."""
         self.timeouts += 1
         self.limit = min(self.ceiling, self.limit * 2)
+
+    def refused(self, code: int) -> None:
+        """A Modbus exception came."""
+        self.exceptions += 1
+        self.codes[code] = self.codes.get(code, 0) + 1
+
+    def damaged(self, count: int) -> None:
+        """The answer of so many registers came damaged."""
+        self.crc += 1
+        self.crc_registers += count
 
     def owe(self, count: int, now: int) -> None:
         """A request for ``count`` registers stays unanswered; its reply may still come."""
@@ -132,6 +150,20 @@ class Unit:
             "late_replies": self.late,
             "exceptions": self.exceptions,
         }
+
+    @property
+    def errors(self) -> dict[str, int]:
+        """What went wrong since the start, by the reasons that readings give; nothing that never happened."""
+        counts = {
+            TIMEOUT: self.timeouts,
+            CRC: self.crc,
+            WRONG_REPLY: self.wrong,
+            "late-reply": self.late,
+            "echo": self.echoes,
+            "second-answer": self.doubled,
+            **{f"{EXCEPTION}-{code:02X}": count for code, count in sorted(self.codes.copy().items())},
+        }
+        return {kind: count for kind, count in counts.items() if count}
 
     def latency_ms(self) -> tuple[float, float] | None:
         """Median and 95th percentile of the last answers, in milliseconds; None before the first."""

@@ -46,6 +46,8 @@ FLOORS: list[tuple[str, ...]] = [
         "edge_agent.completeness",
         "edge_agent.listener",
         "edge_agent.counters",
+        "edge_agent.bus_health",
+        "edge_agent.bus_watch",
         "edge_agent.plausibility",
         "edge_agent.evidence",
         "edge_agent.eye_link",

@@ -40,6 +40,8 @@ class _Polled:
     groups: dict[frozenset[str], Periodic] = field(default_factory=dict)
     backoff: Backoff = field(default_factory=lambda: Backoff(first_s=2.0, cap_s=300.0))
     misses: int = 0
+    visits: int = 0
+    busy_ns: int = 0
     probe_at_ns: int = 0  # 0: answering
 
     @property
@@ -66,7 +68,6 @@ class Poll:
         marks: Mapping[str, Mapping[str, Mark]] | None = None,
     ) -> None:
         self.name = name
-        self.busy_ns = 0
         self.started_ns = clock.mono_ns()
         self._bus = bus
         self._clock = clock
@@ -135,7 +136,8 @@ class Poll:
             # Only an open wire that also carried something is sound: some gateways accept and hang up.
             self._wire_backoff.reset()
             self._health.clear(f"bus.{self.name}")
-            self.busy_ns += clock.mono_ns() - began_ns
+            due.visits += 1
+            due.busy_ns += clock.mono_ns() - began_ns
             progress()
 
     def _visit(self, polled: _Polled, now_ns: int) -> None:
@@ -193,6 +195,15 @@ class Poll:
     @property
     def devices(self) -> list[Device]:
         return [polled.device for polled in self._polled]
+
+    @property
+    def busy_ns(self) -> int:
+        """How long the wire was in use since the start."""
+        return sum(polled.busy_ns for polled in self._polled)
+
+    def work(self) -> dict[str, tuple[int, int]]:
+        """By device: how often it was read or probed since the start, and for how long in all (ns)."""
+        return {polled.device.name: (polled.visits, polled.busy_ns) for polled in self._polled}
 
     def utilisation(self) -> float:
         """Share of the time that the wire was busy since the start, 0 to 1."""
