@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,12 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from edge_agent.clock import SystemClock
-from edge_agent.commands.bundles import bundles_of_daemon, key_folder, library, state_of
+from edge_agent.commands.bundles import bundles_of_daemon, key_folder, library, state_of, write_bundle
 from edge_agent.commands.options import ConfigFile, Json, columns, plain, print_json, screen, who
-from edge_agent.commissioning.watching import Watched, judged, watch
+from edge_agent.commissioning.watching import Watched, is_sum, judged, watch
 from edge_agent.config import Config, find, load
 from edge_agent.errors import EdgeAgentError, ModelError
-from edge_agent.vocabulary import COUNTER, QUANTITIES, nearest
+from edge_agent.vocabulary import QUANTITIES, nearest
 
 if TYPE_CHECKING:
     from models.train.line_bundle import Made
@@ -39,7 +38,7 @@ _PER_DAY: Final = {"hour": 24.0, "day": 1.0, "week": 1 / 7, "month": 1 / 30}
 def register(app: typer.Typer) -> None:
     @app.command(epilog="Example: edge-agent calibrate line --minutes 60")
     def line(
-        minutes: Annotated[float, typer.Option(min=2, max=1440, help="How long to watch the line live.")] = 60.0,
+        minutes: Annotated[float, typer.Option(min=5, max=1440, help="How long to watch the line live.")] = 60.0,
         csv: Annotated[
             Path | None, typer.Option("--csv", help="Normal running as a CSV: time, then one column per quantity.")
         ] = None,
@@ -71,7 +70,7 @@ def register(app: typer.Typer) -> None:
             seen.series = {key: each for key, each in seen.series.items() if key.partition(".")[0] in devices}
         source = csv.name if csv else f"{len(seen.series)} quantities, live"
         calibrated, made = _make(seen, chosen, state, per_day, source, false_alarms=false_alarms, detector=detector)
-        kept = _write(made, bundle_dir) if bundle_dir else _install(made, state, calibrated, false_alarms)
+        kept = write_bundle(made.files, bundle_dir) if bundle_dir else _install(made, state, calibrated, false_alarms)
         _say(calibrated, made, kept, as_json=json_)
         return 0
 
@@ -111,7 +110,7 @@ def _read(path: Path) -> Watched:
 
     seen = Watched()
     with rows.opened(path) as table:
-        names = [name for name in table.quantities if not _is_counter(name)]
+        names = [name for name in table.quantities if not _is_sum(name)]
         for _, row in table.rows:
             for name in names:
                 seen.note(name, row.time_s, row.values.get(name, nan))
@@ -122,10 +121,10 @@ def _read(path: Path) -> Watched:
     return seen
 
 
-def _is_counter(column: str) -> bool:
-    """Whether a column that the vocabulary knows only ever grows."""
+def _is_sum(column: str) -> bool:
+    """Whether a column is one that the vocabulary knows as a sum."""
     known = QUANTITIES.get(column.rpartition(".")[2])
-    return known is not None and known.kind == COUNTER
+    return known is not None and is_sum(known)
 
 
 def _watch(config: Path | None, devices: list[str] | None, minutes: float, *, quiet: bool) -> Watched:
@@ -199,30 +198,6 @@ def _make(
         raise EdgeAgentError(f"cannot make a key in {folder}: {error.strerror}") from error
     made = line_bundle.make(calibrated.fit, calibrated.data, name, version, key, source=source, **how)
     return calibrated, made
-
-
-def _write(made: Made, target: Path) -> str:
-    """A folder that is whole or not there; one that holds a bundle already is replaced."""
-    from models import archive  # noqa: PLC0415 - as above
-    from models.card import CARD  # noqa: PLC0415 - as above
-
-    target = target.absolute()
-    is_ours = target.is_dir() and ((target / CARD).is_file() or not any(target.iterdir()))
-    if target.exists() and not is_ours:
-        raise typer.BadParameter(f"{target} is there already, and is no bundle")
-    aside = target.with_name(f".{target.name}.before")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(aside, ignore_errors=True)
-        if target.exists():
-            target.rename(aside)
-        archive.place(made.files, target)
-    except OSError as error:
-        if aside.exists() and not target.exists():
-            aside.rename(target)
-        raise EdgeAgentError(f"cannot write {target}: {error.strerror}") from error
-    shutil.rmtree(aside, ignore_errors=True)
-    return str(target)
 
 
 def _install(made: Made, state: Path | None, calibrated: Calibrated, stated: str) -> str:

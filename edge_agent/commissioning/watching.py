@@ -16,6 +16,7 @@ from edge_agent.lamps import NORMAL
 from edge_agent.vocabulary import COUNTER, Quantity
 
 _ASK_EVERY_S: Final = 0.5
+_ENERGIES: Final = ("Wh", "varh", "VAh")
 _QUIET_S: Final = 30.0  # nothing new for so long: something is wrong
 
 
@@ -38,8 +39,13 @@ class Watched:
 
 
 def judged(quantities: Mapping[str, Quantity]) -> list[str]:
-    """Which quantities of a device a line model can judge: counters only ever grow."""
-    return [name for name, quantity in quantities.items() if quantity.kind != COUNTER]
+    """Which quantities of a device a line model can judge: not what only sums up."""
+    return [name for name, quantity in quantities.items() if not is_sum(quantity)]
+
+
+def is_sum(quantity: Quantity) -> bool:
+    """Counters, and energies that are sums of counters."""
+    return quantity.kind == COUNTER or quantity.unit in _ENERGIES
 
 
 def watch(
