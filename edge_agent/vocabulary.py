@@ -44,6 +44,8 @@ UNPLUGGED: Final = "unplugged"
 HUNG: Final = "camera-hung"  # no sign of life within the deadline
 CRASHED: Final = "camera-crashed"  # its process died
 JUDGE_FAILED: Final = "judge-failed"  # nobody could decide
+CAMERA_MOVED: Final = "camera-moved"  # it does not show what it showed when it was calibrated
+LIGHT_CHANGED: Final = "light-changed"  # another light than when it was calibrated
 
 # --- quantities ------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from edge_agent.clock import NS, Clock, Stamp
 from edge_agent.errors import ModelError
-from edge_agent.vocabulary import JUDGE_FAILED, TIMEOUT, UNKNOWN, Verdict
+from edge_agent.vocabulary import JUDGE_FAILED, NOT_INSPECTED, TIMEOUT, UNKNOWN, Verdict
 from models.task import Decider
 
 NOBODY: Final = "nobody"
@@ -92,7 +92,9 @@ def answer(subject: str, decider: Decider, given: Any, at: Stamp) -> Verdict:
     said = decider.judge(given)
     verdict = Verdict(subject, at, said.label, decider.decided_by, model_sha256=decider.model_sha256)
     verdict.details = dict(said.details)
-    if said.label != UNKNOWN:
+    if said.label == NOT_INSPECTED:
+        verdict.reason = str(verdict.details.pop("reason", JUDGE_FAILED))
+    elif said.label != UNKNOWN:
         if not (isfinite(said.score) and isfinite(said.threshold)):  # it would pass for a low score
             raise ModelError(f"score {said.score!r}, threshold {said.threshold!r}")
         verdict.score, verdict.threshold = said.score, said.threshold

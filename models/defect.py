@@ -6,6 +6,9 @@ defect. A network with one output that rises with the suspicion (``sigmoid``) ne
 ``parameters: {heat: NAME}`` of the card names an output that says where: one number per cell of the picture, with the
 activation of the score. A defect then has ``at_px`` (the hottest place) and ``box_px`` (left, top, width, height
 of what hangs together with it and is as suspicious as the threshold), in pixels of the picture that was judged.
+
+``parameters: {scene: …}``: the model knows one scene only. Where the camera moved or the light changed it does not
+judge: the label is ``not-inspected``, and ``details["reason"]`` says why (:mod:`models.scene`).
 """
 
 from __future__ import annotations
@@ -19,9 +22,10 @@ from pydantic import Field
 
 from edge_agent.errors import BundleError, ModelError
 from edge_agent.settings import Section
-from edge_agent.vocabulary import DEFECT, GOOD, Judgement
+from edge_agent.vocabulary import DEFECT, GOOD, NOT_INSPECTED, Judgement
 from models.card import Card, ModelFile, Outputs, PictureInput
 from models.preprocess import Preprocess
+from models.scene import Scene, SceneParameters
 from models.session import Session, Tensor
 
 if TYPE_CHECKING:
@@ -34,6 +38,7 @@ class PictureParameters(Section):
     """What the card may say besides."""
 
     heat: str | None = Field(default=None, description="The output that says where, by its name in the model file.")
+    scene: SceneParameters | None = Field(default=None, description="The one scene that the model knows.")
 
 
 class PictureJudge:
@@ -54,9 +59,17 @@ class PictureJudge:
         self._preprocess = Preprocess(card.input, file, session.inputs[0])
         self._threshold = card.threshold.value
         self._session = session
+        self._scene = Scene(parameters.scene) if parameters.scene else None
+        self._size = card.input.size
 
     def judge(self, given: Any) -> Judgement:
-        said = self._session.run({self._input: self._preprocess(given)})
+        image = given
+        if self._scene is not None:
+            look = self._scene.look(given)
+            if look.reason is not None:
+                return Judgement(NOT_INSPECTED, 0.0, self._threshold, {"reason": look.reason, **look.details})
+            image = self._scene.bring_back(given, look, self._size)
+        said = self._session.run({self._input: self._preprocess(image)})
         shares = _shares(self._outputs.activation, said[self._output])
         details: dict[str, object] = {}
         if len(shares) > 1:

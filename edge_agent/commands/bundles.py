@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -71,6 +72,30 @@ def load(path: Path, trusted: Keys, *, trust_unsigned: bool) -> Bundle:
         return bundle.load(path, trusted, trust_unsigned=trust_unsigned)
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from error
+
+
+def write_bundle(files: dict[str, bytes], target: Path) -> str:
+    """A folder that is whole or not there; one that holds a bundle already is replaced."""
+    from models import archive  # noqa: PLC0415 - as above
+    from models.card import CARD  # noqa: PLC0415 - as above
+
+    target = target.absolute()
+    is_ours = target.is_dir() and ((target / CARD).is_file() or not any(target.iterdir()))
+    if target.exists() and not is_ours:
+        raise typer.BadParameter(f"{target} is there already, and is no bundle")
+    aside = target.with_name(f".{target.name}.before")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(aside, ignore_errors=True)
+        if target.exists():
+            target.rename(aside)
+        archive.place(files, target)
+    except OSError as error:
+        if aside.exists() and not target.exists():
+            aside.rename(target)
+        raise EdgeAgentError(f"cannot write {target}: {error.strerror}") from error
+    shutil.rmtree(aside, ignore_errors=True)
+    return str(target)
 
 
 def find_bundle(text: str, config: Path | None, *, trust_unsigned: bool) -> tuple[Bundle, bool]:

@@ -13,6 +13,7 @@ SUBJECTS: Final = {
     "meter": "calibrate_meter",
     "sensor": "calibrate_sensor",
     "line": "calibrate_line",
+    "camera": "calibrate_camera",
     "model": "calibrate_model",
 }
 

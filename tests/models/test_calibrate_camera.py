@@ -1,0 +1,171 @@
+"""``calibrate camera``: a few good parts become a model that knows them, its place and its light."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from drivers import opencv
+from edge_agent.cli import main
+from models import bundle, judge, keys
+from models.train.camera import false_rejects_at_most, model_size
+
+HEIGHT, WIDTH = 192, 256
+
+
+def plate(seed=0):
+    """A surface of no kind in particular, with a bar and a ring on it: real numbers."""
+    random = np.random.default_rng(seed)
+    rows, columns = np.indices((HEIGHT + 40, WIDTH + 40))
+    field = 110 + 20 * np.sin(columns / 9 + np.sin(rows / 23)) + random.normal(0, 6, rows.shape)
+    far = np.hypot(rows - 90, columns - 110)
+    field[(far > 30) & (far < 42)] = 190
+    field[150:170, 160:260] = 60
+    return field
+
+
+def part(number, *, field=None, shift=(0, 0), gain=1.0):
+    """The plate as a camera sees it: a pixel aside, a little brighter or darker, with noise."""
+    random = np.random.default_rng(1000 + number)
+    down, across = 20 + random.integers(-1, 2) + shift[0], 20 + random.integers(-1, 2) + shift[1]
+    seen = (plate() if field is None else field)[down : down + HEIGHT, across : across + WIDTH]
+    seen = seen * (gain * random.uniform(0.97, 1.03)) + random.normal(0, 1.5, seen.shape)
+    return np.clip(np.stack([seen * 0.9, seen, seen * 1.05], axis=2), 0, 255).astype(np.uint8)
+
+
+def scratched(number):
+    """A part with a dark hole."""
+    image = part(number)
+    image[100:116, 40:58] = 15
+    return image
+
+
+def save(folder, pictures):
+    folder.mkdir(exist_ok=True)
+    for name, image in pictures.items():
+        (folder / name).write_bytes(image if isinstance(image, bytes) else opencv.encode_png(image))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def goods():
+    return {f"{number:02}.png": part(number) for number in range(14)}
+
+
+@pytest.fixture(scope="module")
+def calibrated(goods, tmp_path_factory):
+    """What the verb wrote, and what it said."""
+    place = tmp_path_factory.mktemp("camera")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("HOME", str(place))
+    patch.chdir(place)
+    save(place / "good", goods)
+    code = main(["calibrate", "camera", "--good-dir", "good", "--bundle-dir", "out", "--json"])
+    found = bundle.load(place / "out", keys.trusted(place / ".local/share/edge-agent"))
+    patch.undo()
+    assert code == 0
+    return found
+
+
+def test_it_is_a_signed_bundle_for_parts_of_one_scene(calibrated):
+    """Signed by this machine, small, int8, and honest about how little so few parts can promise."""
+    card = calibrated.card
+    assert calibrated.signed_by is not None
+    assert card.task == "defect"
+    assert [file.variant for file in card.files] == ["int8-onnx"]
+    assert len(calibrated.files[card.files[0].name]) < 4_000_000
+    assert card.threshold.samples == 14
+    assert card.threshold.confidence == 0.95
+    assert "19.3%" in card.threshold.set_for
+
+
+def test_good_parts_are_good_and_others_are_not(calibrated):
+    """New good parts pass, and where the hole is, the box is."""
+    model = judge.load(calibrated)
+    assert [model.judge(part(number)).label for number in range(100, 106)] == ["good"] * 6
+    said = model.judge(scratched(200))
+    assert said.label == "defect"
+    left, top, width, height = said.details["box_px"]
+    assert left <= 49 <= left + width
+    assert top <= 108 <= top + height
+
+
+def test_a_small_move_and_an_older_lamp_do_not_matter(calibrated):
+    """A few pixels and a tenth of the light are undone before the model looks."""
+    model = judge.load(calibrated)
+    assert model.judge(part(300, shift=(3, -4))).label == "good"
+    assert model.judge(part(301, gain=0.9)).label == "good"
+    assert model.judge(part(302, gain=1.1)).label == "good"
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (part(400, shift=(18, -18)), "camera-moved"),
+        (part(401, field=plate(7)[::-1, ::-1]), "camera-moved"),
+        (part(402, gain=0.5), "light-changed"),
+        (part(403)[:-8], "wrong-size"),
+        (np.full((HEIGHT, WIDTH, 3), 3, np.uint8), "light-changed"),
+    ],
+    ids=["moved", "elsewhere", "dimmed", "cut", "black"],
+)
+def test_another_scene_is_not_inspected(calibrated, image, reason):
+    """A camera that moved and another light are told before the model misfires."""
+    said = judge.load(calibrated).judge(image)
+    assert said.label == "not-inspected"
+    assert said.details["reason"] == reason
+
+
+def test_one_that_is_unlike_the_others_is_left_out(goods, tmp_path, monkeypatch, capsys):
+    """A bad part among the good ones is named, and is not learned."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "good", {**goods, "bad.png": scratched(1)})
+    assert main(["calibrate", "camera", "--good-dir", "good", "--bundle-dir", "out", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["left_out"] == ["bad.png"]
+    assert said["good"] == 14
+
+
+def test_everything_that_is_wrong_is_said_at_once(goods, tmp_path, monkeypatch, capsys):
+    """Damaged, of another size, grey, black, too few: all are named, and nothing is written."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    few = dict(list(goods.items())[:5])
+    whole = opencv.encode_png(part(1))
+    wrong = {
+        "cut.png": whole[: len(whole) // 2],
+        "text.png": b"no picture",
+        "size.png": part(2)[:100],
+        "grey.png": np.repeat(part(3)[..., 1:2], 3, axis=2),
+        "black.png": np.full((HEIGHT, WIDTH, 3), 2, np.uint8),
+        "twice.png": goods["00.png"],
+    }
+    save(tmp_path / "good", {**few, **wrong})
+    assert main(["calibrate", "camera", "--good-dir", "good", "--bundle-dir", "out"]) == 2
+    said = capsys.readouterr().err
+    for word in ("cut.png", "text.png", "size.png", "grey.png is grey", "black.png", "at least 10"):
+        assert word.split()[0] in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_none_is_a_usage_error(tmp_path, monkeypatch):
+    """Nothing there, nothing written."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["calibrate", "camera", "--good-dir", "nowhere", "--bundle-dir", "out"]) == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_so_few_parts_can_promise():
+    """None of 20 beyond the limit: at most 13.9 % of all with 95 % confidence (Clopper and Pearson); of 299, 1 %."""
+    assert false_rejects_at_most(20) == pytest.approx(0.1391, abs=1e-4)
+    assert false_rejects_at_most(299) == pytest.approx(0.00997, abs=1e-5)
+
+
+def test_the_picture_of_the_model_keeps_its_shape():
+    """Never enlarged, multiples of eight, and not more than a small board can look at."""
+    assert model_size(256, 192) == (256, 192)
+    assert model_size(1280, 720) == (680, 384)
+    assert all(side % 8 == 0 for side in model_size(1130, 460))
