@@ -24,6 +24,7 @@ log = structlog.get_logger("control")
 
 _LINE_MAX: Final = 65_536
 _IDLE_S: Final = 10.0
+_AGAIN_S: Final = 1.0
 
 Answer = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -79,7 +80,10 @@ class ControlServer:
             except TimeoutError:
                 continue
             except OSError:
-                return  # closed: it is time to stop
+                if listener.fileno() < 0:
+                    return  # closed: it is time to stop
+                stop.wait(_AGAIN_S)  # too many open files, most likely
+                continue
             with peer:
                 self._serve(peer)
 

@@ -41,23 +41,23 @@ class Daemon:
         commit_every: str = "100ms",
         more: str = "",
         environment: dict[str, str] | None = None,
+        script: str = "from edge_agent.cli import main; import sys; sys.exit(main(['run', '--config', sys.argv[1]]))",
     ) -> None:
+        """``script``: Python that runs the daemon of the config ``sys.argv[1]``."""
         self.folder = folder
         self.config = folder / "config.yaml"
         self.config.write_text(CONFIG.format(url=url, commit_every=commit_every, more=more))
         self.log = folder / "agent.log"
         self.starts = 0
         self._environment = environment
+        self._script = script
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
         self.starts += 1
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "edge_agent", "run", "--config", self.config],
-                stdout=log,
-                stderr=log,
-                env=self._environment,
+                [sys.executable, "-c", self._script, self.config], stdout=log, stderr=log, env=self._environment
             )
         return self
 

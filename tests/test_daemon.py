@@ -1,0 +1,122 @@
+"""The real daemon where the ground gives way: a thread that is stuck, names that do not resolve, no file to open."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import socket
+import time
+
+import pytest
+
+from edge_agent.control import ask
+from tests.brokers import Ear, Mosquitto, Relay, until
+from tests.daemon import Daemon, Oracle
+
+
+@pytest.fixture
+def mosquitto(tmp_path):
+    with Mosquitto(tmp_path) as broker:
+        yield broker
+
+
+WITH_A_STUCK_WORKER = """
+import sys
+from pathlib import Path
+from edge_agent import logs
+from edge_agent.clock import SystemClock
+from edge_agent.commands.run import Daemon
+from edge_agent.config import load
+logs.configure(SystemClock())
+path = Path(sys.argv[1])
+daemon = Daemon(path, load(path), None)
+daemon.agent.health.expect("stuck", 2.0)  # which is never heard of again
+sys.exit(daemon.run())
+"""
+
+
+def said(ear: socket.socket, seconds: float) -> list[bytes]:
+    """All that systemd was told by then."""
+    found, end = [], time.monotonic() + seconds
+    while True:
+        ear.settimeout(max(0.05, end - time.monotonic()))
+        try:
+            found.append(ear.recv(4096))
+        except TimeoutError:
+            return found
+        if time.monotonic() > end + 0.5:
+            return found
+
+
+def test_the_watchdog_starves_when_one_worker_is_stuck(tmp_path):
+    """systemd is told nothing any more, every thread's stack is written, and meanwhile the others go on."""
+    watch = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind(watch["NOTIFY_SOCKET"])
+        with Daemon(
+            tmp_path, "mqtt://127.0.0.1:1", environment={**os.environ, **watch}, script=WITH_A_STUCK_WORKER
+        ) as daemon:
+            until(lambda: "stalled" in daemon.log.read_text(), seconds=20)
+            assert b"WATCHDOG=1" in said(ear, 0.0), "it was fed while all went well"
+            before = daemon.waiting()
+            later = said(ear, 1.5)
+            assert daemon.waiting() > before + 20, "the others go on"
+            assert later, "the daemon still speaks"
+            assert b"WATCHDOG=1" not in later
+            assert daemon.end() == 0
+    log = daemon.log.read_text()
+    assert '"workers": ["stuck"]' in log
+    assert log.count("Thread 0x") > 3
+
+
+WITH_SLOW_NAMES = """
+import socket, sys, threading
+quick = socket.getaddrinfo
+def slow(host, *rest, **more):
+    if host == "broker.example":
+        threading.Event().wait(60)
+    return quick(host, *rest, **more)
+socket.getaddrinfo = slow
+from edge_agent.cli import main
+sys.exit(main(["run", "--config", sys.argv[1]]))
+"""
+
+
+def test_a_name_that_takes_a_minute_holds_nobody_up(tmp_path):
+    """Readings are kept while the resolver hangs, and the end does not wait for it."""
+    with Daemon(tmp_path, "mqtt://broker.example", script=WITH_SLOW_NAMES) as daemon:
+        until((tmp_path / "state" / "control.sock").exists, "it runs")
+        until(lambda: daemon.waiting() > 60, "rows wait", 20)
+        began = time.monotonic()
+        assert daemon.end() == 0
+        assert time.monotonic() - began < 15
+    stopped = [json.loads(line) for line in daemon.log.read_text().splitlines() if '"stopped"' in line]
+    assert [event["hanging"] for event in stopped] == [["publish"]]
+    assert daemon.waiting() == sum(daemon.numbered().values())
+
+
+def test_without_a_file_to_open_it_goes_on_and_comes_back(tmp_path, mosquitto):
+    """No descriptor left when the broker goes: readings are kept; with room again all arrives and it can be asked."""
+    with Relay(mosquitto.port) as relay, Ear(mosquitto.port) as ear, Daemon(tmp_path, relay.url) as daemon:
+        oracle = Oracle(ear)
+        oracle.wait_for(5)
+        _, most = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (4, most))
+        relay.cut()
+        until(lambda: "unable to open database file" in daemon.log.read_text(), "it hurts", 30)
+        socket_path = tmp_path / "state" / "control.sock"
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.connect(str(socket_path))  # and nobody can accept
+            before = daemon.waiting()
+            until(lambda: daemon.waiting() > before + 20, "readings are kept")
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (most, most))
+        relay.mend()
+        assert ask(socket_path, {"ask": "status"})["recorded"] > 0
+        until(lambda: any(message.fields["late"] for message in ear.of("telemetry")), "the backlog", 30)
+        until(lambda: daemon.waiting() < 10, "the backlog is gone", 30)
+        assert daemon.end() == 0
+        until(lambda: ear.of("agent")[-1].fields["state"] == "offline")
+        found = oracle.judge(daemon.numbered())
+    assert found["missing"] == daemon.waiting(), "what the end left on the disk"
+    assert {found[name] for name in ("invented", "unmarked", "disorder")} == {0}
