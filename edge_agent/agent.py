@@ -18,7 +18,8 @@ from typing import Any
 
 import structlog
 
-from edge_agent import calibration
+from edge_agent import calibration, catalogue
+from edge_agent.bus_watch import BusWatch, failures, seen
 from edge_agent.calibration import Calibration
 from edge_agent.clock import NS, Clock, iso
 from edge_agent.config import BusPlan, Config, DevicePlan
@@ -37,6 +38,7 @@ from edge_agent.worker import Worker, stop_all
 log = structlog.get_logger("agent")
 
 STOP_DEADLINE_S = 8.0
+TELL_BUSES_EVERY_S = 60.0  # how they fare; spares the broker
 ALARMS_FILE = "alarms.json"
 
 
@@ -71,6 +73,9 @@ class Agent:
         self._counters: dict[str, list[str]] = {}
         self._marks: dict[str, dict[str, Mark]] = {}
         self._faults_seen: object = None
+        self._watches: dict[str, BusWatch] = {}
+        self._buses: dict[str, object] = {}  # as last told the broker
+        self._buses_ns = self._since.mono_ns
         self._latest: dict[str, Reading] = {}
         self._judge: Any = None
         self._oddities: dict[str, Any] = {}
@@ -233,6 +238,8 @@ class Agent:
         }
         poll = Poll(plan.name, bus, devices, self.clock, self.health, self._on_reading, corrections, self._marks)
         worker = Worker(f"bus.{plan.name}", poll.body, self.health, self.clock, max_silence_s=60.0)
+        is_serial = plan.settings.kind in catalogue.WIRE_TIMES
+        self._watches[plan.name] = BusWatch(devices, self.clock.mono_ns(), is_serial=is_serial)
         # Whoever polls after it goes on counting where it ended.
         return Part(mark, [worker], lambda: self._marks.update(poll.marks()), poll)
 
@@ -380,26 +387,46 @@ class Agent:
         }
         if self.config.cameras:
             fields["cameras"] = {plan.name: {"kind": plan.kind} for plan in self.config.cameras.values()}
+        if self._buses:
+            fields["buses"] = self._buses
         if faults:
             fields["faults"] = faults
         return fields
 
     def watch_state(self) -> None:
-        """Have the state message sent again when faults came or went. Called every few seconds."""
+        """Have the state message sent again when faults came or went, and once a minute. Called every few seconds."""
         self._watch_calibrations()
-        seen = [(fault.source, fault.reason) for fault in self.health.faults() if fault.source != "mqtt"]
-        if seen != self._faults_seen:
-            self._faults_seen = seen
+        buses = self._bus_reports(remember=True)
+        now_ns = self.clock.mono_ns()
+        is_due = bool(buses) and now_ns - self._buses_ns >= TELL_BUSES_EVERY_S * NS
+        if is_due:
+            self._buses, self._buses_ns = buses, now_ns
+        faults = [(fault.source, fault.reason) for fault in self.health.faults() if fault.source != "mqtt"]
+        if faults != self._faults_seen or is_due:
+            self._faults_seen = faults
             if self.publisher is not None:
                 self.publisher.state_changed()
 
+    def _bus_reports(self, *, remember: bool = False) -> dict[str, object]:
+        """How each bus fares; ``remember``: also for the comparison with later."""
+        now_ns, counts = self.clock.mono_ns(), self.health.counters()
+        reports: dict[str, object] = {}
+        for name, part in sorted(self._parts.copy().items()):
+            if not name.startswith("bus."):
+                continue
+            bus, poll = name.removeprefix("bus."), part.detail
+            work = poll.work()
+            seen_now = {
+                device.name: seen(device, work[device.name], failures(counts, device.name)) for device in poll.devices
+            }
+            watch = self._watches[bus]
+            if remember:
+                watch.look(now_ns, seen_now)
+            reports[bus] = watch.report(now_ns, seen_now, poll.utilisation())
+        return reports
+
     def status(self) -> dict[str, object]:
         """Everything a person may want to know, for ``edge-agent status``."""
-        buses = {
-            name.removeprefix("bus."): {"utilisation": round(part.detail.utilisation(), 4)}
-            for name, part in self._parts.items()
-            if name.startswith("bus.")
-        }
         publisher = self.publisher
         state = self.state("online")
         devices: Any = state["devices"]
@@ -413,7 +440,7 @@ class Agent:
             "broker": publisher.broker if publisher else None,
             "spool": self.spool.usage(),
             "recorded": self.recorder.recorded,
-            "buses": buses,
+            "buses": self._bus_reports(),
             "models": self._judge.summary() if self._judge is not None else {},
             "alarms": self.alarms(),
             "lamps": self._stage.lamps() if self._stage is not None else {},
@@ -438,6 +465,8 @@ class Agent:
         for device in part.detail.devices if part else ():
             if device.name == name and hasattr(device, "stats"):
                 fields |= {"stats": dict(device.stats), "latency_ms": device.latency_ms()}
+            if device.name == name and (origin := getattr(device, "origin", None)) is not None and origin.serial:
+                fields["serial"] = origin.serial
         return fields
 
     def alarms(self) -> list[dict[str, object]]:

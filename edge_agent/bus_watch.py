@@ -39,6 +39,12 @@ def seen(device: Device, work: tuple[int, int], reasons: Mapping[str, int]) -> S
     return Seen(work[0], max(0, work[0] - sum(reasons.values())), dict(reasons), 0, *work)
 
 
+def failures(counters: Mapping[str, int], device: str) -> dict[str, int]:
+    """Of the counters of health, why readings of a device failed."""
+    begin = f"device.{device}."
+    return {name.removeprefix(begin): count for name, count in counters.items() if name.startswith(begin)}
+
+
 class BusWatch:
     """One bus: its devices, and what their counters were. ``is_serial``: see :class:`BusFacts`."""
 
@@ -54,7 +60,7 @@ class BusWatch:
 
     def last_minute(self, now_ns: int, seen_now: Mapping[str, Seen]) -> float | None:
         """Share of the time that the wire was in use, over about a minute; None before the first half of it."""
-        old = (look for look in reversed(self._looks) if now_ns - look[0] >= _MINUTE_S * NS)
+        old = (look for look in reversed(tuple(self._looks)) if now_ns - look[0] >= _MINUTE_S * NS)
         then_ns, then = next(old, self._looks[0])
         if now_ns - then_ns < LOOK_EVERY_S * NS:
             return None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import typer
 
 from edge_agent import readable
+from edge_agent.bus_health import FULL
 from edge_agent.commands.options import ConfigFile, Json, ask, columns, plain, print_json, screen
 from edge_agent.lamps import NORMAL
 
@@ -34,13 +36,16 @@ def show(answer: dict[str, Any]) -> None:
     console.print(f"[bold]{answer['line']}[/]   edge-agent {answer['version']}, running for {uptime}, {clock}")
     console.print(f"broker   {plain(answer['broker']) if answer['broker'] else '[yellow]not connected[/]'}")
     console.print(f"buffer   {buffer(answer['spool'], answer['uptime_s'])}")
-    buses = [f"{name} {bus['utilisation']:.0%} busy" for name, bus in answer["buses"].items()]
-    if buses:
-        console.print(f"buses    {', '.join(buses)}")
     faults = {fault["source"]: fault for fault in answer["faults"]}
     if answer["devices"]:
         console.print()
         console.print(_devices(answer["devices"], faults))
+    if answer["buses"]:
+        console.print()
+        console.print(_buses(answer["buses"]))
+        for name, bus in answer["buses"].items():
+            for suspicion in bus["suspicions"]:
+                console.print(f"[yellow]{plain(name)}[/]: {plain(suspicion['says'])}")
     if answer["alarms"]:
         console.print()
         console.print(alarm_table(answer["alarms"]))
@@ -72,8 +77,29 @@ def alarm_table(alarms: list[dict[str, Any]]) -> Any:
     return table
 
 
+def _buses(buses: dict[str, Any]) -> Any:
+    """How full each bus is, what a round costs, and what went wrong on it."""
+    table = columns("bus", "busy", "since start", "one round", "room", "failed")
+    for name, bus in buses.items():
+        last_minute, cycle = bus.get("last_minute"), bus.get("cycle_s")
+        busy = bus["utilisation"] if last_minute is None else last_minute
+        colour = "red" if busy > 1 - (1 - FULL) / 2 else "yellow" if busy > FULL else "green"
+        errors: Counter[str] = Counter()
+        for unit in bus["units"].values():
+            errors.update(unit.get("errors", {}))
+        table.add_row(
+            name,
+            f"[{colour}]{busy:.0%}[/]",
+            f"{bus['utilisation']:.0%}",
+            f"{cycle:.2g} s of {bus['wanted_s']:g} s" if cycle else "",
+            f"{bus['room']} more at {bus['wanted_s']:g} s" if cycle else "",
+            ", ".join(f"{kind} {count}" for kind, count in errors.most_common()),
+        )
+    return table
+
+
 def _devices(devices: dict[str, Any], faults: dict[str, Any]) -> Any:
-    table = columns("device", "state", "at", "values", "answers in", "failed")
+    table = columns("device", "state", "at", "values", "answers in (95 %)", "failed")
     for name, device in devices.items():
         fault = faults.get(f"device.{name}") or faults.get(f"bus.{device['bus']}")
         absent = sorted(set(device.get("absent", {}).values()))
@@ -88,7 +114,7 @@ def _devices(devices: dict[str, Any], faults: dict[str, Any]) -> Any:
             f"[{_COLOURS[state]}]{shown}[/]",
             _time(device.get("at")),
             plain(values or "nothing yet"),
-            f"{latency[0]:.0f} ms" if latency else "",
+            f"{latency[0]:.0f} ms ({latency[1]:.0f})" if latency else "",
             _failed(stats) if stats else "",
         )
     return table

@@ -9,7 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from edge_agent import readable
+from edge_agent import catalogue, readable
+from edge_agent.bus_health import FULL, diagnose, load
+from edge_agent.bus_watch import BusWatch, seen
 from edge_agent.clock import NS
 from edge_agent.config import BusPlan, DevicePlan, wire_times
 from edge_agent.errors import DeviceError, WireError
@@ -17,7 +19,6 @@ from edge_agent.inspection.finding import DAEMON, FAIL, OK, WARN, Finding, Scene
 from edge_agent.plausibility import Gate
 
 _TURNAROUND_S: Final = 0.02  # assumed for a meter that was not asked
-_FULL: Final = 0.8
 _RAW_NAME: Final = re.compile(r"/dev/tty(USB|ACM)\d+")
 _BY_ID: Final = Path("/dev/serial/by-id")
 _RELIEF: Final = (
@@ -56,6 +57,8 @@ def _ask_daemon(scene: Scene, bus: BusPlan) -> Iterator[Finding]:
     yield fault or Finding(
         OK, f"bus {bus.name}", f"{DAEMON} open, {scene.daemon['buses'][bus.name]['utilisation']:.0%} busy"
     )
+    for suspicion in scene.daemon["buses"][bus.name].get("suspicions", ()):
+        yield Finding(WARN, f"bus {bus.name}", suspicion["says"])
     for plan in scene.config.devices_on(bus.name):
         said = scene.daemon["devices"].get(plan.name)
         if said is None:
@@ -84,6 +87,15 @@ def _ask_devices(scene: Scene, bus: BusPlan, times: Times) -> Iterator[Finding]:
             yield _ask(scene, plan, device, times)
     finally:
         wire.close()
+    yield from _suspect(scene, bus, [device for _, device in devices])
+
+
+def _suspect(scene: Scene, bus: BusPlan, devices: list[Any]) -> Iterator[Finding]:
+    """What the answers, or their absence, point to; where drivers count them."""
+    counted = {device.name: seen(device, (0, 0), {}) for device in devices if hasattr(device, "errors")}
+    watch = BusWatch(devices, scene.clock.mono_ns(), is_serial=bus.settings.kind in catalogue.WIRE_TIMES)
+    for suspicion in diagnose(watch.facts(counted)):
+        yield Finding(WARN, f"bus {bus.name}", suspicion.says)
 
 
 def _ask(scene: Scene, plan: DevicePlan, device: Any, times: Times) -> Finding:
@@ -119,21 +131,18 @@ def _seen(
 def _judge_plan(scene: Scene, bus: BusPlan, times: Times) -> Iterator[Finding]:
     yield from _judge_name(bus)
     plans = scene.config.devices_on(bus.name)
-    shares = _shares(bus, plans, times)
-    if not shares:
+    asked = load(_shares(bus, plans, times), len(plans))
+    if asked is None:
         return
     what = f"schedule {bus.name}"
-    share, cycle_s = sum(busy_s / period_s for busy_s, period_s in shares), sum(busy_s for busy_s, _ in shares)
     basis = "measured" if times else "estimated"
-    text = f"one round takes {cycle_s:.2g} s, {share:.0%} of the line's time ({basis})"
-    if share > 1:
-        shortest_s = min(period_s for _, period_s in shares)
-        yield Finding(FAIL, what, f"cycle {cycle_s:.1f} s is longer than {shortest_s:g} s: {text}", _RELIEF)
-    elif share > _FULL:
+    text = f"one round takes {asked.cycle_s:.2g} s, {asked.share:.0%} of the line's time ({basis})"
+    if overload := asked.overload():
+        yield Finding(FAIL, what, f"{overload}: {text}", _RELIEF)
+    elif asked.share > FULL:
         yield Finding(WARN, what, text, _RELIEF)
     else:
-        room = int((_FULL - share) * len(plans) / share)
-        yield Finding(OK, what, f"{text}; room for {room} more like these" if room else text)
+        yield Finding(OK, what, "; ".join(filter(None, (text, asked.spare()))))
 
 
 def _shares(bus: BusPlan, plans: list[DevicePlan], times: Times) -> list[tuple[float, float]]:
