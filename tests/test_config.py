@@ -252,3 +252,43 @@ def test_a_rule_sees_what_the_device_publishes():
     """A meter turned round publishes what it exports as import, and one that is cut down has only what is left."""
     text = GOOD.replace("ct_ratio: 40", "quantities: [frequency]")
     assert "'main-meter' has no quantity 'active_power'" in "".join(problems(text))
+
+
+MODELS = GOOD.replace("outfeed: {kind: simulated}", "outfeed: {kind: simulated, model: MODEL}").replace(
+    "alarms:\n", "models:\n  pitting: {bundle: pitting}\n  normal: {bundle: line-normal, DEVICES}\nalarms:\n"
+)
+
+
+def with_models(model="pitting", devices="devices: [main-meter, cabinet]", alarm="normal is anomaly"):
+    text = MODELS.replace("MODEL", model).replace("DEVICES", devices)
+    return f"{text}  unusual: {{when: {alarm}}}\n"
+
+
+def test_models_are_named_where_they_judge():
+    """A camera has one or several; a model with devices may be the subject of an alarm. No bundle need be there."""
+    config = loads(with_models(), FILE)
+    assert config.cameras["outfeed"].settings.model == ("pitting",)
+    assert config.models["normal"].devices == ("main-meter", "cabinet")
+    assert loads(with_models(model="[pitting, pitting]"), FILE).cameras["outfeed"].settings.model[1] == "pitting"
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"model": "piting"}, "cameras.outfeed.model: 'piting' is no model of this file — did you mean 'pitting'?"),
+        ({"model": "normal"}, "cameras.outfeed.model: 'normal' judges devices, not pictures"),
+        ({"devices": "devices: [main-metre]"}, "'main-metre' is no device of this file — did you mean 'main-meter'"),
+        ({"devices": "devices: [cabinet], dedline: 1s"}, "did you mean 'deadline'"),
+        ({"alarm": "normal is defect"}, "'normal' is never 'defect'"),
+        ({"alarm": "pitting is defect"}, "'pitting' is no device, camera or model"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_named(how, said):
+    """Cameras, devices, keys and labels, each with the nearest right word."""
+    assert any(said in problem for problem in problems(with_models(**how)))
+
+
+def test_a_model_with_devices_has_a_name_of_its_own():
+    """Or an alarm could mean either."""
+    text = with_models(alarm="cabinet is anomaly").replace("normal:", "cabinet:")
+    assert any("models.cabinet: cabinet is a device already" in problem for problem in problems(text))
