@@ -61,18 +61,24 @@ tflite_runtime_tests() {
     "$VENV/bin/python" -m pytest tests/models --ignore-glob='*/test_train*' "$@"
 }
 
+# No function stands before && or ||: there the shell passes over what fails inside it.
 command=${1:-help}
 shift || true
 case $command in
-    demo) environment demo && exec "$VENV/bin/edge-agent" demo "$@" ;;
-    test) lint; tests "$@" ;; # not `lint && tests`: behind && the shell would pass over what lint finds
+    demo) environment demo; exec "$VENV/bin/edge-agent" demo "$@" ;;
+    test) # all of it, also after something failed
+        failed=0
+        ./do lint || failed=1
+        ./do pytest "$@" || failed=1
+        exit "$failed"
+        ;;
     pytest) tests "$@" ;;
-    pytest-train) VENV=$VENV-train && environment train,dev && "$VENV/bin/python" -m pytest tests/models/test_train_*.py "$@" ;;
+    pytest-train) VENV=$VENV-train; environment train,dev; exec "$VENV/bin/python" -m pytest tests/models/test_train_*.py "$@" ;;
     pytest-tflite-runtime) tflite_runtime_tests "$@" ;;
     lint) lint ;;
-    docs) environment dev && exec "$VENV/bin/python" -m edge_agent.reference --write "$@" ;;
+    docs) environment dev; exec "$VENV/bin/python" -m edge_agent.reference --write "$@" ;;
     lock) exec .ci/lock "$@" ;;
-    bench) environment dev && exec "$VENV/bin/python" -m bench "$@" ;;
+    bench) environment dev; exec "$VENV/bin/python" -m bench "$@" ;;
     aarch64) exec .ci/aarch64 "$@" ;;
     clean) rm -rf .venv .venv-* build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis ;;
     help | -h | --help) usage ;;

@@ -105,3 +105,15 @@ def test_without_arguments_the_script_shows_what_there_is():
     assert "./do demo" in done.stdout
     assert "./do test" in done.stdout
     assert subprocess.run([ROOT / "do", "nonsense"], capture_output=True, check=False).returncode == 2
+
+
+def test_what_fails_while_preparing_is_not_passed_over(tmp_path):
+    """An environment that could not be made complete stops the command, and the next call tries again."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\n[ "$2" = venv ] && exit 1\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    environment = os.environ | {"PYTHON": str(python), "VENV": str(tmp_path / "venv")}
+    for command in ("demo", "docs", "lint"):
+        done = subprocess.run([ROOT / "do", command], capture_output=True, text=True, check=False, env=environment)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert not (tmp_path / "venv").exists()
