@@ -46,6 +46,9 @@ def show(answer: dict[str, Any]) -> None:
         for name, bus in answer["buses"].items():
             for suspicion in bus["suspicions"]:
                 console.print(f"[yellow]{plain(name)}[/]: {plain(suspicion['says'])}")
+    if answer.get("models"):
+        console.print()
+        console.print(_models(answer["models"]))
     if answer["alarms"]:
         console.print()
         console.print(alarm_table(answer["alarms"]))
@@ -124,6 +127,20 @@ def _failed(stats: dict[str, int]) -> str:
     """How many of the requests got no good answer."""
     bad = sum(count for name, count in stats.items() if name != "requests")
     return f"{bad} of {stats['requests']}" if stats.get("requests") else ""
+
+
+def _models(models: dict[str, Any]) -> Any:
+    """What each model of the line says, who says it, and what it is about."""
+    table = columns("model", "says", "score", "decided by", "since", "what is off")
+    for name, said in models.items():
+        colour = {"normal": "green", "anomaly": "red"}.get(said["label"], "yellow")
+        score = f"{said['score']:.2f} of {said['threshold']:.2f}" if said["score"] is not None else ""
+        off = ", ".join(
+            f"{each['quantity']} {each.get('direction', each.get('kind', ''))}" for each in said.get("off", ())
+        )
+        label = f"[{colour}]{plain(said['label'])}[/]"
+        table.add_row(plain(name), label, score, plain(said["decided_by"]), _time(said.get("since")), plain(off))
+    return table
 
 
 def _faults(faults: list[dict[str, Any]]) -> Any:
