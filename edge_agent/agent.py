@@ -18,7 +18,7 @@ from typing import Any
 
 import structlog
 
-from edge_agent import calibration, catalogue
+from edge_agent import calibration
 from edge_agent.bus_watch import BusWatch, failures, seen
 from edge_agent.calibration import Calibration
 from edge_agent.clock import NS, Clock, iso
@@ -238,7 +238,7 @@ class Agent:
         }
         poll = Poll(plan.name, bus, devices, self.clock, self.health, self._on_reading, corrections, self._marks)
         worker = Worker(f"bus.{plan.name}", poll.body, self.health, self.clock, max_silence_s=60.0)
-        is_serial = plan.settings.kind in catalogue.WIRE_TIMES
+        is_serial = hasattr(plan.settings, "baudrate")
         self._watches[plan.name] = BusWatch(devices, self.clock.mono_ns(), is_serial=is_serial)
         # Whoever polls after it goes on counting where it ended.
         return Part(mark, [worker], lambda: self._marks.update(poll.marks()), poll)
@@ -294,7 +294,8 @@ class Agent:
         return Part(mark, [worker], self._forget_judge, judge)
 
     def _forget_judge(self) -> None:
-        self._judge = None
+        judge, self._judge = self._judge, None
+        judge.forget()
 
     def models_changed(self) -> None:
         """Another release was installed, offered or left: whoever judges with models looks again."""

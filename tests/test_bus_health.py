@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_agent.agent import Agent
 from edge_agent.bus_health import ECHO, KINDS, SECOND_ANSWER, BusFacts, UnitFacts, diagnose, load
 from edge_agent.bus_watch import BusWatch, Seen, seen
-from edge_agent.clock import NS
+from edge_agent.clock import NS, ManualClock
+from edge_agent.config import loads
+from edge_agent.errors import DeviceError
 from edge_agent.vocabulary import CRC, TIMEOUT, WRONG_REPLY
 
 
@@ -209,3 +213,49 @@ def test_a_sensor_without_counters_is_told_from_its_readings():
     """What its driver does not count, the reasons of absent readings tell."""
     sensor = SimpleNamespace(name="cabinet", groups={"all": 1.0})
     assert seen(sensor, (10, NS), {"not-found": 4}) == Seen(10, 6, {"not-found": 4}, 0, 10, NS)
+
+
+# --- in the daemon
+
+
+LINE = """\
+site: a
+line: b
+state_dir: state
+buses: {panel: {kind: simulated-modbus-tcp, timeout_ceiling: 200ms}}
+devices:
+  main: {bus: panel, profile: eastron-sdm630, unit: 1, every: 1s}
+  sub: {bus: panel, profile: eastron-sdm120, unit: 2, every: 1s, twin: {faults: [{kind: silent}]}}
+"""
+
+
+def test_the_broker_is_told_once_a_minute(tmp_path, monkeypatch):
+    """The retained state has how each bus fares; it is sent anew for that at most once a minute."""
+    clock = ManualClock()
+    agent = Agent(loads(LINE, tmp_path / "config.yaml"), clock)
+    told = []
+    agent.publisher = SimpleNamespace(state_changed=lambda: told.append(clock.mono_ns() // NS), broker=None)
+    plan = agent.config.buses["panel"]
+    agent._parts["bus.panel"] = part = agent._bus_part("", agent.config, plan)
+    poll = part.detail
+    monkeypatch.setattr(agent.spool, "usage", dict)
+    agent.watch_state()
+    told.clear()
+    assert "buses" not in agent.state("online")
+    with contextlib.closing(poll._bus) as wire:
+        wire.open()
+        for _ in range(40):
+            for polled in poll._polled:
+                with contextlib.suppress(DeviceError):
+                    polled.device.read(frozenset(polled.device.groups))
+                polled.visits += 1
+                polled.busy_ns += NS // 10
+            clock.advance(5)
+            agent.watch_state()
+    assert len(told) == 3, "two hundred seconds"
+    panel = agent.state("online")["buses"]["panel"]
+    assert panel["last_minute"] == 0.04
+    assert panel["units"]["sub"]["errors"].keys() == {TIMEOUT}
+    assert [suspicion["kind"] for suspicion in panel["suspicions"]] == ["unit-silent"]
+    assert "main" in panel["units"]
+    assert agent.status()["buses"]["panel"]["units"]["main"]["latency_ms"]

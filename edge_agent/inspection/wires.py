@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from edge_agent import catalogue, readable
+from edge_agent import readable
 from edge_agent.bus_health import FULL, diagnose, load
 from edge_agent.bus_watch import BusWatch, seen
 from edge_agent.clock import NS
@@ -93,7 +93,7 @@ def _ask_devices(scene: Scene, bus: BusPlan, times: Times) -> Iterator[Finding]:
 def _suspect(scene: Scene, bus: BusPlan, devices: list[Any]) -> Iterator[Finding]:
     """What the answers, or their absence, point to; where drivers count them."""
     counted = {device.name: seen(device, (0, 0), {}) for device in devices if hasattr(device, "errors")}
-    watch = BusWatch(devices, scene.clock.mono_ns(), is_serial=bus.settings.kind in catalogue.WIRE_TIMES)
+    watch = BusWatch(devices, scene.clock.mono_ns(), is_serial=hasattr(bus.settings, "baudrate"))
     for suspicion in diagnose(watch.facts(counted)):
         yield Finding(WARN, f"bus {bus.name}", suspicion.says)
 

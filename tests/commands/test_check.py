@@ -166,3 +166,14 @@ def test_help_shows_an_example(place):
     text = place.call("check", "--help", config=False).stdout
     assert "Example: edge-agent check" in text
     assert "3: nothing could be done" in " ".join(text.split())
+
+
+def test_a_line_on_which_nobody_answers_is_suspected_as_a_whole(place):
+    """Two dead meters on one serial line: not two broken meters, but the wires."""
+    text = WORLD.format(port=9).replace("baudrate: 38400", "baudrate: 38400, timeout_ceiling: 300ms")
+    dead = "every: 1s, twin: {faults: [{kind: silent}]}"
+    text = text.replace("unit: 2, every: 1s", f"unit: 2, {dead}")
+    text = text.replace("cameras:", f"  mill: {{bus: rs485-a, profile: eastron-sdm120, unit: 3, {dead}}}\ncameras:")
+    place.config.write_text(text)
+    said = [f["detail"] for f in place.json("check", code=1)["findings"] if f["what"] == "bus rs485-a"]
+    assert any(detail.startswith("A and B swapped? all 2 units silent") for detail in said), said
