@@ -105,6 +105,14 @@ class Judge:
         """Until stop."""
         self._minder.body(stop, progress)
 
+    def forget(self) -> None:
+        """After the end: what was wrong with models that are no longer wanted is wrong no more."""
+        sources = ["models", "models.remarks"]
+        for name in self._sections:
+            sources += [f"model.{name}.fallbacks", f"model.{name}.candidate"]
+        for source in sources:
+            self._health.clear(source)
+
     # --- for the minder
 
     def start(self) -> Child:
