@@ -147,7 +147,7 @@ class LineDetector:
         if known.sum() < max(1.0, self._parameters.present * self._judged.sum()):
             self._deviations.learn(not self._case.open)
             return Judgement(UNKNOWN, 0.0, self.threshold, {"absent": absent})
-        row = rows(own, self._explained, self._limits)
+        row = rows(own, self._explained, self._limits, self._deviations.whole)
         outputs = self._session.run({INPUT: row[None, :]})
         score = float(outputs[SCORE].reshape(-1)[0])
         over = score >= self.threshold

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 OWN: Final = 0
 REST: Final = 1
+_SETTLED: Final = 2.0  # fast time constants after an absence, until its mean is one again
+_NEARLY_ALWAYS: Final = 0.95
 LARGEST: Final = 1.0 + log(8.0)  # a row is cut here: eight times the limit
 
 
@@ -67,9 +69,11 @@ class Deviations:
         self.fast = np.zeros(shape)
         self.slow = np.zeros(shape)
         self.seen_s = np.zeros(shape)  # for how long its baseline has been forming
+        self._coverage = np.zeros(shape)  # in which share of the time that the baseline remembers it was there
         self._present_s = np.full(count, -np.inf)
         self._last_s: float | None = None
-        self._elapsed_s = 0.0
+        self._there_s = np.zeros(count)  # without interruption
+        self._elapsed_s = np.zeros(count)  # since it was last there: the value stands for all of that time
         self._present = np.zeros(count, bool)
 
     def advance(self, values: Array, now_s: float) -> Array:
@@ -78,25 +82,33 @@ class Deviations:
         Unknown: absent now, or its baseline has not formed yet.
         """
         step_s = max(now_s - self._last_s, 0.0) if self._last_s is not None else 0.0
-        self._last_s, self._elapsed_s = now_s, step_s
+        away_s = now_s - self._present_s
+        self._last_s = now_s
         self._present = np.isfinite(values)
-        with np.errstate(invalid="ignore"):
-            anew = self._present & ~(
-                now_s - self._present_s <= self._slow_s
-            )  # away for longer than the baseline reaches
+        anew = self._present & ~(away_s <= self._slow_s)  # away for longer than the baseline reaches
+        self._elapsed_s = np.where(self._present & np.isfinite(away_s), np.maximum(away_s, 0.0), 0.0)
         value = np.where(self._present, values, 0.0)
         self.fast = np.where(anew, value, self.fast)
         self.slow = np.where(anew, value, self.slow)
         self.seen_s = np.where(anew, 0.0, self.seen_s + np.where(self._present, step_s, 0.0))
+        there = 1.0 - np.exp(-step_s / self._slow_s)
+        self._coverage = np.where(anew, 0.0, self._coverage + there * (self._present - self._coverage))
         self._present_s = np.where(self._present, now_s, self._present_s)
-        follow = np.where(self._present, self._gain(self._fast_s), 0.0)
-        self.fast = self.fast + follow * (value - self.fast)
-        return np.where(self._present & (self.seen_s >= self._slow_s), self.fast - self.slow, np.nan)
+        self._there_s = np.where(self._present, self._there_s + step_s, 0.0)
+        self.fast = self.fast + self._gain(self._fast_s) * (value - self.fast)
+        settled = self._there_s >= _SETTLED * self._fast_s
+        return np.where(settled & (self.seen_s >= self._slow_s), self.fast - self.slow, np.nan)
+
+    @property
+    def whole(self) -> Mask:
+        """Shape (K, Q): which have nearly all of their past, so that they can be held against each other."""
+        whole: Mask = self._coverage >= _NEARLY_ALWAYS
+        return whole
 
     def learn(self, may: Mask | bool = True) -> None:
         """Let the baselines follow, once per ``advance``. ``may``, shape (Q,): which ones, the unsuspected."""
         forming = self.seen_s < self._slow_s
-        follow = np.where(self._present & (may | forming), self._gain(self._slow_s), 0.0)
+        follow = np.where(may | forming, self._gain(self._slow_s), 0.0)
         self.slow = self.slow + follow * (self.fast - self.slow)
 
     def accept(self) -> None:
@@ -105,10 +117,9 @@ class Deviations:
 
     def _gain(self, constant_s: Array) -> Array:
         # While it is young a mean is a plain mean: its first value must not weigh for a whole time constant.
-        with np.errstate(divide="ignore", invalid="ignore"):
-            young = np.where(self.seen_s > 0, self._elapsed_s / self.seen_s, 0.0)
+        young = self._elapsed_s / np.maximum(self.seen_s, 1e-9)
         gain: Array = np.maximum(1.0 - np.exp(-self._elapsed_s / constant_s), np.minimum(young, 1.0))
-        return gain
+        return np.where(self._present, gain, 0.0)
 
     def snapshot(self) -> dict[str, Any]:
         """The state as plain lists, for the card; ``restore`` takes it back."""
@@ -122,27 +133,29 @@ class Deviations:
                 raise ValueError(f"{name} has the shape {array.shape}, not {self.fast.shape}")
             setattr(self, name, array)
         self._present_s[:] = now_s
+        self._there_s[:] = np.inf
+        self._coverage[:] = 1.0
         self._last_s = now_s
 
 
-def rest(own: Array, explained: Array) -> Array:
-    """``own`` less what the others explain, shape (K, Q); NaN where any that is needed is unknown.
+def rest(own: Array, explained: Array, whole: Mask | bool = True) -> Array:
+    """``own`` less what the others explain, shape (K, Q); NaN where any that is needed is unknown or not ``whole``.
 
     ``explained``, shape (K, Q, Q): row q has the weights of the others; all zero: nothing explains q.
     """
-    known = np.isfinite(own)
-    needs = (explained != 0) & ~known[:, None, :]
-    blind = needs.any(axis=2) | ~known
+    known = np.isfinite(own) & whole
+    missing = (explained != 0) & ~known[:, None, :]
+    blind = missing.any(axis=2) | ~known
     others = np.einsum("kij,kj->ki", explained, np.where(known, own, 0.0))
     return np.where(blind, np.nan, own - others)
 
 
-def rows(own: Array, explained: Array, limits: Array) -> npt.NDArray[np.float32]:
+def rows(own: Array, explained: Array, limits: Array, whole: Mask | bool = True) -> npt.NDArray[np.float32]:
     """The numbers that the network gets: shape (K · 2 · Q,), scale by scale, own before rest.
 
     ``limits``, shape (K, 2, Q): 0 leaves a row out. What is left out or unknown is 0: it says nothing.
     """
-    both = np.stack([own, rest(own, explained)], axis=1)
+    both = np.stack([own, rest(own, explained, whole)], axis=1)
     share = np.where((limits > 0) & np.isfinite(both), both, 0.0) / np.where(limits > 0, limits, 1.0)
     size = np.abs(share)
     written = np.where(size > 1.0, 1.0 + np.log(np.maximum(size, 1.0)), size)

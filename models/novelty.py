@@ -11,7 +11,7 @@ then, and from ``THRESHOLD`` on it is news. One event is one piece of news: for 
 twice as far off is news again.
 
 Pure Python on purpose: it runs beside the wires, where importing NumPy would cost more than all of its work (a value
-costs some 10 µs, a quantity 130 kB).
+costs some 10 µs, a quantity 300 kB).
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ class Sanity:
 
     def _condensation(self, values: Mapping[str, float], mono_s: float, changes: list[Change]) -> None:
         temperature, humidity = values.get("temperature"), values.get("relative_humidity")
-        if temperature is None or not humidity:  # at 0 % there is no dew point
+        if temperature is None or humidity is None or humidity <= 0.0:  # dry air has no dew point
             return
         above = temperature - dew_point(temperature, humidity)
         key = ("dew_point", CONDENSATION)

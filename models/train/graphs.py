@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 OPSET: Final = 17
 _BLOCKS: Final = 4
+_TREES = 100
 _IR: Final = 8
 _ZERO: Final = 128
 _STEP: Final = LARGEST / 127.0  # of the 8-bit rows: symmetric, so that 0 stays exactly 0
@@ -82,7 +83,7 @@ def _outliers(kind: str) -> Any:
     from sklearn.neighbors import LocalOutlierFactor  # noqa: PLC0415 - as above
 
     if kind == "isolation-forest":
-        return IsolationForest(n_estimators=100, random_state=0, n_jobs=1)
+        return IsolationForest(n_estimators=_TREES, random_state=0, n_jobs=1)
     return LocalOutlierFactor(n_neighbors=20, novelty=True)
 
 

@@ -41,6 +41,7 @@ _BLOCKS: Final = 4
 _SCALE_FITS: Final = 3.0  # a calibration holds a scale when it is so many times as long as its baseline
 _FAR: Final = 8.0  # robust standard deviations
 _RECURS: Final = 3  # so many episodes are normal running
+_RARELY: Final = 0.05
 _RIDGE: Final = 0.1  # of the correlation matrix: quantities that are almost the same must not cancel out
 _EXPLAINED: Final = 0.8  # the others must take at least a fifth away, or the row is not worth its false alarms
 _LOOKS_PER_WEIGHT: Final = 3.0  # weights from fewer looks explain the noise of the calibration
@@ -73,11 +74,11 @@ def fit_line(data: Aligned, false_alarms_per_day: float = 1.0) -> Fit:
     values = data.values.copy()
     values[:, [index for index, name in enumerate(data.quantities) if name in left_out]] = np.nan
     unit = max(1.0, data.every_s)
+    warnings = _drop_episodes(values, data, round(SCALES[0][1] * unit / data.every_s))
     scales = [scale for scale in SCALES if duration_s >= _SCALE_FITS * scale[1] * unit]
     fast_s, slow_s = [fast * unit for fast, _ in scales], [slow * unit for _, slow in scales]
     state = Deviations(len(data.quantities), fast_s, slow_s)
     own = _replay(state, data.times_s, values)
-    warnings = _drop_episodes(own, data)
     explained, remaining = _explain(own)
     both = np.stack([own, remaining], axis=2)  # (N, K, 2, Q)
     limits, looks = _limits(both, _resolution(values), duration_s, false_alarms_per_day)
@@ -146,23 +147,34 @@ def _replay(state: Deviations, times_s: Array, values: Array) -> Array:
     return own
 
 
-def _drop_episodes(own: Array, data: Aligned) -> list[str]:
-    """Far and rare episodes become NaN, in place; one sentence for each quantity."""
+def _drop_episodes(values: Array, data: Aligned, reach: int) -> list[str]:
+    """Far and rare episodes become NaN, in place; one sentence for each quantity.
+
+    Far: from the running median of ``reach`` moments before and after.
+    """
     found: dict[str, list[float]] = {}
-    for scale in range(own.shape[1]):
-        for index, name in enumerate(data.quantities):
-            column = own[:, scale, index]
-            known = np.isfinite(column)
-            if not known.any():
-                continue
-            spread = 1.4826 * np.median(np.abs(column[known]))
-            far = known & (np.abs(column) > _FAR * spread)
-            begins = np.flatnonzero(far[1:] & ~far[:-1]) + 1
-            if spread > 0 and 0 < len(begins) < _RECURS and far.sum() < 0.05 * known.sum():
-                column[far] = np.nan
-                found.setdefault(name, []).extend(float(data.times_s[begin] - data.times_s[0]) for begin in begins)
+    floor = _resolution(values)
+    for index, name in enumerate(data.quantities):
+        known = np.flatnonzero(np.isfinite(values[:, index]))
+        if len(known) < 2 * reach:
+            continue
+        column = values[known, index]
+        off = np.abs(column - _running_median(column, reach))
+        far = off > _FAR * max(1.4826 * float(np.median(off)), floor[index])
+        begins = np.flatnonzero(far & ~np.roll(far, 1))
+        if 0 < len(begins) < _RECURS and far.mean() < _RARELY:
+            values[known[far], index] = np.nan
+            found[name] = [float(data.times_s[known[begin]] - data.times_s[0]) for begin in begins]
     moments = {name: ", ".join(f"{at_s:.0f} s" for at_s in sorted(set(when))[:_RECURS]) for name, when in found.items()}
     return [f"{name}: far off at {when}; left out as not normal" for name, when in moments.items()]
+
+
+def _running_median(column: Array, reach: int) -> Array:
+    padded = np.pad(column, reach, mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)
+    parts = np.array_split(windows, max(1, len(column) // 4096))  # a median copies what it is given
+    median: Array = np.concatenate([np.median(part, axis=1) for part in parts])
+    return median
 
 
 def _explain(own: Array) -> tuple[Array, Array]:
@@ -181,8 +193,7 @@ def _explain(own: Array) -> tuple[Array, Array]:
             unseen = _weights(part[others], usable)
             remaining[block, scale] = [rest(row[None], unseen[None])[0] for row in part[block]]
         explained[scale] = _weights(part[full], usable)
-        with np.errstate(invalid="ignore"):
-            worth = np.nanmean(remaining[:, scale] ** 2, axis=0) < _EXPLAINED**2 * np.nanmean(part**2, axis=0)
+        worth = np.nansum(remaining[full, scale] ** 2, axis=0) < _EXPLAINED**2 * np.nansum(part[full] ** 2, axis=0)
         explained[scale][~worth] = 0.0
         remaining[:, scale, ~worth] = np.nan
     return explained, remaining
