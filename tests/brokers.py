@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import queue
 import socket
 import subprocess
 import threading
@@ -123,9 +124,11 @@ class Ear:
 
 
 class Relay:
-    """A cable between the agent and its broker: it can be cut, and it can go dead without a word."""
+    """A cable between the agent and its broker: it can be cut, it can go dead without a word, and it may be slow."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, bytes_per_s: float = float("inf"), delay_s: float = 0.0) -> None:
+        self._bytes_per_s = bytes_per_s
+        self._delay_s = delay_s
         self._target = ("127.0.0.1", port)
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = self._server.getsockname()[1]
@@ -165,10 +168,21 @@ class Relay:
                     threading.Thread(target=self._pump, args=(source, target), daemon=True).start()
 
     def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        cable: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
+        threading.Thread(target=self._arrive, args=(cable, target), daemon=True).start()
+        free_at = 0.0
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                free_at = max(free_at, time.monotonic()) + len(data) / self._bytes_per_s
+                cable.put((free_at + self._delay_s, data))
+        cable.put((0.0, b""))
+
+    def _arrive(self, cable: queue.SimpleQueue[tuple[float, bytes]], target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while (found := cable.get())[1]:
+                time.sleep(max(0.0, found[0] - time.monotonic()))
                 if self._alive.is_set():
-                    target.sendall(data)
+                    target.sendall(found[1])
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_RDWR)
 

@@ -24,7 +24,7 @@ from edge_agent.stages import publish as publish_module
 from edge_agent.stages.publish import Publisher
 from edge_agent.stages.record import Recorder
 from edge_agent.vocabulary import AlarmChange, Reading
-from tests.brokers import Ear, Mosquitto, Peer, Publish, ScriptedBroker, free_port, until
+from tests.brokers import Ear, Mosquitto, Peer, Publish, Relay, ScriptedBroker, free_port, until
 
 ROOT = "edge/ulsan/press-3"
 
@@ -298,6 +298,22 @@ def test_a_broker_that_confirms_nothing_is_left_and_everything_sent_again(tmp_pa
         assert set(again) == set(range(1, 21))
         assert all(fields["late"] for fields in again.values())
         assert not any(p.duplicate for p in second.published), "a new session has no old packet ids"
+
+
+def test_a_slow_line_is_no_fault(tmp_path, mosquitto):
+    """At 9600 bytes a second and half a second there and back all arrives, once, in one session."""
+    with (
+        Ear(mosquitto.port) as ear,
+        Relay(mosquitto.port, bytes_per_s=9600, delay_s=0.25) as relay,
+        Line(tmp_path, relay.url, puback_timeout="1s") as line,
+    ):
+        line.take(50)
+        line.start().connected()
+        line.take(10)
+        until(lambda: len(ear.of("telemetry")) == 60, "everything", 30)
+        until(line.all_gone, "settled")
+        assert sorted(numbers(ear.of("telemetry"))) == list(range(1, 61))
+        assert line.health.counters() == {}
 
 
 def test_a_lost_puback_makes_a_repeat_that_can_be_told(tmp_path):
