@@ -50,9 +50,9 @@ class Line:
         return verdict
 
     def _steady_s(self, at: Stamp) -> float:
-        """Seconds that never step; since 1970, if the first row knew them: a calibration may have ended just then."""
+        """Seconds that never step, since 1970 as the first row knew it: a calibration may have ended just then."""
         if self._epoch_s is None:
-            self._epoch_s = at.wall_ms / 1000 - at.mono_ns / NS if at.synced else 0.0
+            self._epoch_s = at.wall_ms / 1000 - at.mono_ns / NS
         return self._epoch_s + at.mono_ns / NS
 
     def _name_case(self, verdict: Verdict, at: Stamp, now_s: float) -> None:

@@ -74,10 +74,8 @@ class InstalledModel:
             raise BundleError(settings.wrong)
         path = self._path()
         if not path.is_dir():
-            raise BundleError(
-                f"no bundle {settings.name!r} is installed",
-                hint=f"edge-agent models install, or calibrate {settings.name}",
-            )
+            does = "edge-agent calibrate line" if settings.judges == "rows" else "edge-agent models install"
+            raise BundleError(f"no bundle {settings.name!r} is installed", hint=does)
         found = bundle.load(path, keys.trusted(settings.state_dir))
         if found.card.name != settings.name:
             raise BundleError(f"{path} holds another bundle: {found.card.name}")
