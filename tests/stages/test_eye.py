@@ -264,6 +264,15 @@ def test_a_camera_that_stays_away_is_put_on_record_again_and_again(watch):
     assert eye.count("restarts") == 0
 
 
+def test_a_camera_that_becomes_slow_is_said_and_goes_on(watch):
+    """A tenth of the pictures that were asked for: a fault with both numbers, while what comes is judged."""
+    eye = watch(faults=[{"kind": "slow", "at": "0s", "for": "6s"}])
+    eye.until(lambda: [fault.source for fault in eye.health.faults()] == ["camera.cam.pace"])
+    assert "of 50" in eye.health.faults()[0].hint
+    eye.until_good()
+    eye.until(lambda: eye.health.faults() == [])
+
+
 def test_a_process_that_grows_too_large_is_recycled(watch):
     """It is started anew, which is no fault and no gap worth a verdict."""
     eye = watch(recycle_above="1MiB")
