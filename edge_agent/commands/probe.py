@@ -14,6 +14,8 @@ import typer
 from edge_agent import catalogue, logs
 from edge_agent.clock import SystemClock
 from edge_agent.commands.options import ConfigFile, Json, columns, plain, print_json, screen, seconds
+from edge_agent.commands.probe_ports import list_ports
+from edge_agent.commands.probe_registers import scan_one
 from edge_agent.config import find, load
 from edge_agent.errors import EdgeAgentError, WireError
 from edge_agent.sample import flow
@@ -32,7 +34,7 @@ def register(app: typer.Typer) -> None:
     @probe.callback(invoke_without_command=True)
     def ports(context: typer.Context, json_: Json = False) -> int:
         """Without a kind of bus: list serial ports, I2C buses and cameras by the names that survive re-plugging."""
-        return 0 if context.invoked_subcommand else _list_ports(as_json=json_)
+        return 0 if context.invoked_subcommand else list_ports(as_json=json_)
 
     @probe.command(epilog="Example: edge-agent probe modbus --port /dev/serial/by-id/usb-FTDI --units 1-32")
     def modbus(
@@ -46,6 +48,12 @@ def register(app: typer.Typer) -> None:
         baudrate: Annotated[list[int] | None, typer.Option(help="May be repeated; default: the usual six.")] = None,
         parity: Annotated[list[str] | None, typer.Option(help="N, E or O; may be repeated; default: N and E.")] = None,
         timeout: Annotated[str, typer.Option(help="How long to wait for each unit.")] = "200ms",
+        scan: Annotated[
+            bool, typer.Option("--scan-registers", help="Of one unit: which registers it has, and what they may mean.")
+        ] = False,
+        registers: Annotated[
+            str | None, typer.Option(help="Which ones, like 0-1023,0x5000-0x50FF; default: where meters have them.")
+        ] = None,
         config: ConfigFile = None,
         json_: Json = False,
     ) -> int:
@@ -60,6 +68,8 @@ def register(app: typer.Typer) -> None:
         else:
             lines = product(baudrate or _BAUDRATES, parity or _PARITIES)
             tries = [_serial(str(port), rate, parity_, asked) for rate, parity_ in lines]
+        if scan:
+            return scan_one(tries, registers, seconds(timeout), as_json=json_, progress=_progress)
         return _run(tries, lambda one, tell: _ask_units(one, seconds(timeout), tell), as_json=json_)
 
     @probe.command(epilog="Example: edge-agent probe i2c --number 1")
@@ -271,28 +281,3 @@ def _report(found: list[tuple[_Try, dict[str, Any]]], failures: list[WireError],
     screen().print(table)
     if lines:
         print(f"\n{lines}")
-
-
-def _list_ports(*, as_json: bool) -> int:
-    from drivers.i2c import numbers  # noqa: PLC0415
-    from drivers.ports import cameras, serial_ports  # noqa: PLC0415
-
-    answer = {
-        "serial": [place._asdict() for place in serial_ports()],
-        "i2c": numbers(),
-        "cameras": [place._asdict() for place in cameras()],
-    }
-    if as_json:
-        print_json(answer)
-        return 0
-    table = columns("what", "name for the config", "is now")
-    for kind, places in (("serial port", serial_ports()), ("camera", cameras())):
-        for place in places:
-            table.add_row(kind, place.name, place.device)
-    for number in numbers():
-        table.add_row("I2C bus", f"number: {number}", f"/dev/i2c-{number}")
-    if table.row_count:
-        screen().print(table)
-    else:
-        print("no serial port, I2C bus or camera is there")
-    return 0

@@ -119,3 +119,16 @@ def test_ports_are_listed(place):
     answer = place.json("probe", config=False)
     assert answer.keys() == {"serial", "i2c", "cameras"}
     assert place.call("probe", config=False).returncode == 0
+
+
+def test_registers_of_an_unknown_meter_are_shown(place, twins, tmp_path):
+    """What answers under each function, with what it may mean; one unit and one set of line settings."""
+    twins.open_pty(tmp_path / "line")
+    line = ("probe", "modbus", "--port", tmp_path / "line", "--scan-registers", "--units", "3")
+    told = ("--baudrate", "115200", "--parity", "N", "--registers", "0-0x2F")
+    answer = place.json(*line, *told, config=False)
+    voltage = next(row for row in answer["registers"] if (row["fc"], row["at"]) == (4, 0))
+    assert 200 < voltage["f32"] < 260
+    assert "0x0000 (0)" in place.call(*line, *told, config=False).stdout
+    assert place.call(*line, config=False).returncode == 2
+    assert place.call(*line, *told[:4], "--registers", "5-4", config=False).returncode == 2
