@@ -31,7 +31,7 @@ class Target(Protocol):
 def scan_one(
     targets: Sequence[Target], registers: str | None, timeout_s: float, *, as_json: bool, progress: Progress
 ) -> int:
-    """Scan the only unit of the only target. Exit code 1: no register answers. Raises DeviceError when the unit does not answer at all."""
+    """Scan the only unit of the only target. Exit code 1: no register answers. Raises DeviceError when nobody does."""
     from drivers.register_scan import scan_registers, usual_places  # noqa: PLC0415 - reads every profile
 
     if len(targets) != 1 or len(targets[0].units) != 1:
