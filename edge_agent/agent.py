@@ -32,6 +32,7 @@ from edge_agent.settings import ModelSection
 from edge_agent.spool import Spool
 from edge_agent.stages.poll import Poll
 from edge_agent.stages.record import Recorder
+from edge_agent.tap import Tap
 from edge_agent.vocabulary import COUNTER, Reading, Verdict
 from edge_agent.worker import Worker, stop_all
 
@@ -78,6 +79,7 @@ class Agent:
         self._buses_ns = self._since.mono_ns
         self._latest: dict[str, Reading] = {}
         self._judge: Any = None
+        self.tap = Tap(clock)
         self._oddities: dict[str, Any] = {}
         self._calibrations: dict[str, Calibration] = {}
         settings = config.spool
@@ -350,6 +352,7 @@ class Agent:
         if (oddities := self._oddities.get(reading.device)) is not None:
             oddities.note(reading)
         self._latest[reading.device] = reading
+        self.tap.offer(reading)
         if self._stage is not None:
             self._stage.offer(reading)
         if self._judge is not None:

@@ -72,10 +72,19 @@ def control(agent: Agent, question: dict[str, Any]) -> dict[str, Any]:
         case "lamp-test":
             _stage(agent).lamp_test()
             return {"done": True}
+        case other:
+            return _tell(agent, str(other), question)
+
+
+def _tell(agent: Agent, asked: str, question: dict[str, Any]) -> dict[str, Any]:
+    """What other verbs need to know."""
+    match asked:
         case "models":
             return _models(agent, changed=bool(question.get("changed")))
-        case other:
-            raise EdgeAgentError(f"{other!r} is not a question")
+        case "readings":
+            return _readings(agent, str(question.get("listener"))[:100])
+        case _:
+            raise EdgeAgentError(f"{asked!r} is not a question")
 
 
 def _carry_out(agent: Agent, name: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -120,6 +129,15 @@ def _models(agent: Agent, *, changed: bool) -> dict[str, Any]:
     if changed:
         agent.models_changed()
     return {"bundles": sorted({section.bundle for section in agent.config.models.values()})}
+
+
+def _readings(agent: Agent, listener: str) -> dict[str, Any]:
+    """Every reading since this listener last asked."""
+    readings = [
+        {"device": each.device, "at_s": each.at.wall_ms / 1000, "values": each.values, "absent": each.absent}
+        for each in agent.tap.take(listener)
+    ]
+    return {"readings": readings}
 
 
 def _stage(agent: Agent) -> Any:

@@ -49,6 +49,7 @@ FLOORS: list[tuple[str, ...]] = [
         "edge_agent.bus_health",
         "edge_agent.bus_watch",
         "edge_agent.plausibility",
+        "edge_agent.tap",
         "edge_agent.evidence",
         "edge_agent.eye_link",
         "edge_agent.mark",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from math import nan
 from pathlib import Path
 from threading import Event
@@ -57,34 +57,30 @@ def watch(
     stop: Event,
 ) -> Watched:
     """Ask the daemon until the time is over. ``devices``: name → quantities. Raises EdgeAgentError."""
-    path = control.socket_path(state_dir)
-    seen, last = Watched(), dict.fromkeys(devices, "")
+    path, listener = control.socket_path(state_dir), f"calibrate-line-{os.getpid()}"
+    seen = Watched()
     wanted = {name: frozenset(quantities) for name, quantities in devices.items()}
     began_ns = clock.mono_ns()
     heard_ns = dict.fromkeys(devices, began_ns)
     while seen.elapsed_s < seconds and not stop.is_set():
-        said = control.ask(path, {"ask": "status"})
         now_ns = clock.mono_ns()
-        for name in devices:
-            device = said["devices"].get(name, {})
-            at = device.get("at")
-            if at and at != last[name]:
-                last[name], heard_ns[name] = at, now_ns
-                _take(seen, name, device, wanted[name])
-            elif now_ns - heard_ns[name] > _QUIET_S * NS:
-                seen.silent.add(name)
-        seen.alarms |= {alarm["alarm"] for alarm in said.get("alarms", ()) if alarm["state"] != NORMAL}
+        for reading in control.ask(path, {"ask": "readings", "listener": listener})["readings"]:
+            if reading["device"] in wanted:
+                heard_ns[reading["device"]] = now_ns
+                _take(seen, reading, wanted[reading["device"]])
+        seen.silent |= {name for name in devices if now_ns - heard_ns[name] > _QUIET_S * NS}
+        alarms = control.ask(path, {"ask": "alarms"})["alarms"]
+        seen.alarms |= {alarm["alarm"] for alarm in alarms if alarm["state"] != NORMAL}
         seen.elapsed_s = (now_ns - began_ns) / NS
         show(seen)
         clock.wait(stop, _ASK_EVERY_S)
     return seen
 
 
-def _take(seen: Watched, name: str, device: Mapping[str, Any], wanted: frozenset[str]) -> None:
-    at_s = datetime.fromisoformat(device["at"]).timestamp()
-    for quantity, value in device.get("values", {}).items():
+def _take(seen: Watched, reading: Mapping[str, Any], wanted: frozenset[str]) -> None:
+    for quantity, value in reading["values"].items():
         if quantity in wanted:
-            seen.note(f"{name}.{quantity}", at_s, value)
-    for quantity in device.get("absent", {}):
+            seen.note(f"{reading['device']}.{quantity}", reading["at_s"], value)
+    for quantity in reading["absent"]:
         if quantity in wanted:
-            seen.note(f"{name}.{quantity}", at_s, nan)
+            seen.note(f"{reading['device']}.{quantity}", reading["at_s"], nan)
