@@ -28,7 +28,6 @@ NOTHING_THERE: Final = "not-found"  # nobody at that address
 PERMISSION: Final = "permission"
 BUSY: Final = "busy"
 STALE: Final = "stale"
-BACKING_OFF: Final = "backing-off"
 
 # --- why a product was not inspected (beside the reasons above) -------------------------------
 
