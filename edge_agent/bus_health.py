@@ -185,7 +185,7 @@ def _silent(facts: BusFacts) -> Iterator[str]:
     if not any(unit.answered for unit in facts.units):
         return
     for unit in facts.units:
-        if not unit.answered and not unit.has_answered and not any(unit.count(kind) for kind in _NO_ROUTE):
+        if not unit.has_answered and unit.errors.keys() <= {TIMEOUT, ECHO}:
             yield f"{unit.name} has never answered, its neighbours do: unit number, power, or its own wires?"
         elif unit.answered and unit.count(TIMEOUT) >= _FEW and unit.share(TIMEOUT) >= _BAD:
             seen = f"{unit.count(TIMEOUT)} of {unit.requests} requests unanswered"

@@ -124,6 +124,12 @@ def test_what_a_gateway_cannot_reach_is_behind_it():
     assert suspicion.says.startswith("the gateway does not reach unit 3 (meter-3): exception-0B 50 times")
 
 
+def test_who_answers_damaged_is_not_silent():
+    """A unit of which only damaged answers ever came is suspected of that, and of nothing else."""
+    (suspicion,) = diagnose(bus(dead(5, CRC), *HEALTHY))
+    assert suspicion.kind == "one-damaged"
+
+
 def test_who_misses_answers_is_named():
     """A unit that loses one answer in ten is told from one that was never there."""
     (suspicion,) = diagnose(bus(unit(3, errors={TIMEOUT: 60}), *HEALTHY))
