@@ -101,14 +101,6 @@ def encode_jpeg(image: Image, quality: int = 90) -> bytes:
     return bytes(data)
 
 
-def encode_png(image: Image) -> bytes:
-    """The picture as PNG, without loss; grey where it has one channel."""
-    done, data = _cv2().imencode(".png", image)
-    if not done:
-        raise PictureError(DAMAGED, "the picture cannot be encoded")
-    return bytes(data)
-
-
 def resize(image: Image, width: int, height: int) -> Image:
     """The picture in another size; areas are averaged, so that nothing small disappears."""
     cv2 = _cv2()

@@ -75,7 +75,6 @@ JUDGES: Final[dict[str, str]] = {
 PICTURES: Final[dict[str, str]] = {
     "decode": "drivers.opencv:decode",
     "encode": "drivers.opencv:encode_jpeg",
-    "encode-png": "drivers.opencv:encode_png",
     "resize": "drivers.opencv:resize",
     "channels": "drivers.opencv:channels",
     "look-up": "drivers.opencv:look_up",

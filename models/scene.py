@@ -57,7 +57,7 @@ class SceneParameters(Section):
         description="Grey levels: the 10 %, 50 % and 90 % quantile of each cell, row by row.",
     )
     tolerance: float = Field(gt=0, le=255, description="By how many grey levels a cell may differ.")
-    reference: str = Field(max_length=100_000, description="The mean good part: a grey PNG of small width, in base64.")
+    reference: str = Field(max_length=100_000, description="The usual good part: a small grey JPEG, in base64.")
     shift: float | None = Field(
         default=None, gt=0, description="How far the picture may have moved, as a share of its width; null: any."
     )
@@ -137,7 +137,7 @@ def describe(images: Sequence[Pixels]) -> tuple[dict[str, Any], list[str]]:
     if spread > LEAST_LEVELS:
         doubts.append("the light differs much from picture to picture: only a large change will be noticed")
     height, width = images[0].shape[:2]
-    encoded = catalogue.load(catalogue.PICTURES, "encode-png")(middle)
+    encoded = catalogue.load(catalogue.PICTURES, "encode")(middle)
     return {
         "size": f"{width}x{height}",
         "levels": [round(float(level), 1) for level in centre.reshape(-1)],

@@ -98,7 +98,7 @@ def _say(fit: Fit, made: Made, pictures: Shown, kept: str, seconds: float, *, as
         "doubts": doubts,
         "false_rejects_at_most": round(fit.false_rejects, 4),
         "confidence": card.threshold.confidence if card.threshold else None,
-        "limit": round(fit.limit, 4),
+        "limit": round(fit.memory.limit, 4),
         "scores": {name: round(float(score), 4) for name, score in zip(names, fit.scores, strict=True)},
         "seconds": round(seconds, 2),
     }

@@ -2,12 +2,12 @@
 
 ::
 
-    pictures ─▶ scene (light, place) ─▶ brought back to it ─▶ features ─▶ mean, deviation per place (± 1 cell)
-                                                                 └─ each part against the others ─▶ limit, outliers
+    pictures ─▶ scene (light, place) ─▶ brought back to it ─▶ features ─▶ memory
+                                                      └─ each part against the others ─▶ usual distance, limit, outliers
 
-A part is judged by the place that is farthest off. A part that was shown must be judged by the others, not by itself:
-so each is left out once. With n parts nobody can promise less than about 3/n false rejects: what is said is said
-with its confidence (rule of three, Clopper and Pearson).
+A part is judged by the place that is farthest from all good parts. A part that was shown must be judged by the others,
+not by itself: so each is left out once. With n parts nobody can promise less than about 3/n false rejects: what is
+said is said with its confidence (Clopper and Pearson).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from models import backbone, session
 from models.card import ModelFile, PictureInput
 from models.preprocess import Preprocess
 from models.scene import Scene, SceneParameters, describe
-from models.train.camera_graph import FEATURES, STRIDE, feature_graph
+from models.train.camera_graph import FEATURES, NEAR, STRIDE, Memory, feature_graph
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -35,14 +35,14 @@ FEWEST: Final = 10
 MOST: Final = 50
 MOST_PIXELS: Final = 1 << 18
 """Of the model's picture: about 15 MB of features for 50 parts, and some 100 ms on a small board."""
-MARGIN: Final = 1.2
+MARGIN: Final = 1.5
 """How much farther than any good part a part may be: light and dirt change from day to day."""
 CONFIDENCE: Final = 0.95
-_NEAR: Final = 1  # cells: how far a part may lie beside its place
-_EVEN: Final = 0.3  # of a channel's variance over all places: no place is known better than that
+_EVEN: Final = 0.3  # of the mean: so much of the usual distance is the same everywhere
 _BORDER: Final = 1  # cells: there the picture ends, and so does what the backbone knows
-_FAR: Final = 4.0  # deviations from the other good parts: is it one?
-_MOST_OUTLIERS: Final = 0.15
+_FLAT: Final = 1e-3  # for channels that see nothing here
+_FAR: Final = 3.0  # times as far as the farthest that counts: is it a good part?
+_FEW: Final = 0.1  # of the parts may be no good ones
 
 Show = Callable[[str, int, int], None]
 """Stage, done, of how many."""
@@ -51,14 +51,12 @@ Show = Callable[[str, int, int], None]
 class Fit(NamedTuple):
     """See the head of this file. ``scores``: of each part against the others; ``outliers``: indices of parts left out.
 
-    ``mean``, ``inverse``: channels × rows × columns. ``false_rejects``: at most, with ``CONFIDENCE``.
+    ``false_rejects``: at most, with ``CONFIDENCE``.
     """
 
     size: tuple[int, int]
     scene: dict[str, Any]
-    mean: Array
-    inverse: Array
-    limit: float
+    memory: Memory
     scores: Array
     outliers: list[int]
     doubts: list[str]
@@ -82,28 +80,21 @@ def fit(images: Sequence[Pixels], show: Show) -> Fit:
         show("look", number, len(images))
         features[number] = sees(image)
     show("learn", 0, 1)
-    near = [_near(each) for each in features]
-    even = features.var(axis=(0, 2, 3))[:, None, None]
-    if not even.max() > 0:
+    spread = features.std(axis=(0, 2, 3))
+    if not spread.max() > 0:
         raise ModelError("all pictures are one flat grey")
+    scale = 1.0 / (spread + _FLAT) / np.sqrt(len(spread))
+    cells, step = _cells(features * scale[:, None, None])
     kept = list(range(len(images)))
-    scores = _left_out(features, near, kept, even)
+    shape = features.shape[2:]
+    scores, weight = _left_out(cells * np.float32(step), shape)
     outliers = _outliers(scores)
     if outliers:
         kept = [number for number in kept if number not in outliers]
-        scores[kept] = _left_out(features, near, kept, even)
-    mean, inverse = _gauss(near, kept, even)
-    return Fit(
-        size,
-        scene,
-        mean,
-        inverse,
-        MARGIN * float(scores[kept].max()),
-        scores,
-        outliers,
-        doubts,
-        false_rejects_at_most(len(kept)),
-    )
+        scores[kept], weight = _left_out(cells[:, kept] * np.float32(step), shape)
+    limit = MARGIN * float(scores[kept].max())
+    memory = Memory(cells[:, kept], step, scale, weight, _inside(shape), limit)
+    return Fit(size, scene, memory, scores, outliers, doubts, false_rejects_at_most(len(kept)))
 
 
 def false_rejects_at_most(count: int, confidence: float = CONFIDENCE) -> float:
@@ -135,49 +126,56 @@ class Eye:
         return seen
 
 
-def _near(features: Array) -> tuple[Array, Array]:
-    """Mean and mean square over the cell and those around it."""
-    _, rows, columns = features.shape
-    padded = np.pad(features, ((0, 0), (_NEAR, _NEAR), (_NEAR, _NEAR)), mode="edge")
-    total, squares = np.zeros_like(features), np.zeros_like(features)
-    steps = range(2 * _NEAR + 1)
-    for down in steps:
-        for across in steps:
-            part = padded[:, down : down + rows, across : across + columns]
-            total += part
-            squares += part * part
-    count = len(steps) ** 2
-    return total / count, squares / count
+def _cells(features: Array) -> tuple[Array, float]:
+    """Parts × channels × rows × columns as places × parts × channels in 8-bit steps, and the step."""
+    step = float(np.abs(features).max()) / 127
+    numbers = np.rint(features / step).astype(np.int8)
+    return np.ascontiguousarray(numbers.reshape(*features.shape[:2], -1).transpose(2, 0, 1)), step
 
 
-def _gauss(near: Sequence[tuple[Array, Array]], kept: Sequence[int], even: Array) -> tuple[Array, Array]:
-    """Mean and inverse deviation per channel and place; none at the border."""
-    mean: Array = np.mean([near[number][0] for number in kept], axis=0)
-    square: Array = np.mean([near[number][1] for number in kept], axis=0)
-    inverse = 1.0 / np.sqrt(np.maximum(square - mean * mean, 0) + _EVEN * even + 1e-9)
-    inside = np.zeros(inverse.shape[1:], np.float32)
+def _left_out(cells: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """How far each part is from the others, as the network will say it, and the weight of each place."""
+    count = cells.shape[1]
+    length = (cells * cells).sum(axis=2)
+    far = np.full((count, *shape), np.inf, np.float32)
+    places = np.arange(len(cells)).reshape(shape)
+    for down, across in NEAR:
+        rows = np.clip(np.arange(shape[0]) + down, 0, shape[0] - 1)
+        columns = np.clip(np.arange(shape[1]) + across, 0, shape[1] - 1)
+        there = places[rows[:, None], columns].reshape(-1)
+        # places × part that is judged × part that it is compared with
+        square = length[:, :, None] + length[there][:, None, :] - 2 * cells @ cells[there].transpose(0, 2, 1)
+        square[:, np.arange(count), np.arange(count)] = np.inf
+        far = np.minimum(far, square.min(axis=2).T.reshape(far.shape))
+    far = np.sqrt(np.maximum(far, 0))
+    usual = far.mean(axis=0)
+    weight = (1 + _EVEN) / (usual + _EVEN * usual.mean() + 1e-9)
+    inside = _inside(shape)
+    return np.array([float((_smooth(each * weight) * inside).max()) for each in far]), weight
+
+
+def _smooth(plane: Array) -> Array:
+    """Mean of three by three, as the network's: what is outside does not count."""
+    rows, columns = plane.shape
+    total, count = np.zeros_like(plane), np.zeros_like(plane)
+    padded, ones = np.pad(plane, 1), np.pad(np.ones_like(plane), 1)
+    for down in range(3):
+        for across in range(3):
+            part = (slice(down, down + rows), slice(across, across + columns))
+            total += padded[part]
+            count += ones[part]
+    mean: Array = total / count
+    return mean
+
+
+def _inside(shape: tuple[int, ...]) -> Array:
+    inside = np.zeros(shape, np.float32)
     inside[_BORDER:-_BORDER, _BORDER:-_BORDER] = 1
-    return mean, inverse * inside
-
-
-def _left_out(features: Array, near: Sequence[tuple[Array, Array]], kept: Sequence[int], even: Array) -> Array:
-    """How far each is from the others."""
-    scores = np.empty(len(kept))
-    for place, number in enumerate(kept):
-        mean, inverse = _gauss(near, [each for each in kept if each != number], even)
-        scores[place] = distance(features[number], mean, inverse)
-    return scores
-
-
-def distance(features: Array, mean: Array, inverse: Array) -> float:
-    """What the network does: the largest root mean square over the channels."""
-    away = (features - mean) * inverse
-    return float(np.sqrt((away * away).mean(axis=0)).max())
+    return inside
 
 
 def _outliers(scores: Array) -> list[int]:
-    """Those that are far from all others, the farthest first; never more than a few: else it is how parts are."""
-    middle = float(np.median(scores))
-    spread = 1.4826 * float(np.median(np.abs(scores - middle))) + 0.03 * middle
-    order = np.argsort(-scores)[: int(_MOST_OUTLIERS * len(scores))]
-    return [int(number) for number in order if scores[number] > middle + _FAR * spread]
+    """Those that are far beyond nearly all others, the farthest first: a few only, or else it is how parts are."""
+    few = max(1, int(_FEW * len(scores)))
+    order = np.argsort(-scores)
+    return [int(number) for number in order[:few] if scores[number] > _FAR * scores[order[few]]]

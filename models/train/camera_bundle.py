@@ -33,7 +33,7 @@ class Made(NamedTuple):
 def make(fit: Fit, images: Sequence[Pixels], name: str, version: int, key: Ed25519PrivateKey, *, source: str) -> Made:
     """The bundle of a fit. ``images``: the good parts; ``source``: where they came from."""
     file = f"{name}-int8.onnx"
-    network = camera_graph(backbone.read(), fit.size, fit.mean, fit.inverse, fit.limit)
+    network = camera_graph(backbone.read(), fit.size, fit.memory)
     drafted = bundle.draft(_card(fit, len(images), name, version, source, file), {file: network})
     good = [image for number, image in enumerate(images) if number not in fit.outliers][:_GOLDEN]
     samples = np.stack([*good, *(_blotted(image) for image in good)])
@@ -70,7 +70,7 @@ def _card(fit: Fit, count: int, name: str, version: int, source: str, file: str)
         ],
         "metrics": {
             "farthest_good": round(float(max(np.delete(fit.scores, fit.outliers))), 4),
-            "limit": round(fit.limit, 4),
+            "limit": round(fit.memory.limit, 4),
             "left_out": float(len(fit.outliers)),
         },
     }

@@ -45,13 +45,13 @@ def scratched(number):
 def save(folder, pictures):
     folder.mkdir(exist_ok=True)
     for name, image in pictures.items():
-        (folder / name).write_bytes(image if isinstance(image, bytes) else opencv.encode_png(image))
+        (folder / name).write_bytes(image if isinstance(image, bytes) else opencv.encode_jpeg(image, 97))
     return folder
 
 
 @pytest.fixture(scope="module")
 def goods():
-    return {f"{number:02}.png": part(number) for number in range(14)}
+    return {f"{number:02}.jpg": part(number) for number in range(14)}
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +122,10 @@ def test_one_that_is_unlike_the_others_is_left_out(goods, tmp_path, monkeypatch,
     """A bad part among the good ones is named, and is not learned."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    save(tmp_path / "good", {**goods, "bad.png": scratched(1)})
+    save(tmp_path / "good", {**goods, "bad.jpg": scratched(1)})
     assert main(["calibrate", "camera", "--good-dir", "good", "--bundle-dir", "out", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said["left_out"] == ["bad.png"]
+    assert said["left_out"] == ["bad.jpg"]
     assert said["good"] == 14
 
 
@@ -134,19 +134,19 @@ def test_everything_that_is_wrong_is_said_at_once(goods, tmp_path, monkeypatch, 
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     few = dict(list(goods.items())[:5])
-    whole = opencv.encode_png(part(1))
+    whole = opencv.encode_jpeg(part(1))
     wrong = {
-        "cut.png": whole[: len(whole) // 2],
-        "text.png": b"no picture",
-        "size.png": part(2)[:100],
-        "grey.png": np.repeat(part(3)[..., 1:2], 3, axis=2),
-        "black.png": np.full((HEIGHT, WIDTH, 3), 2, np.uint8),
-        "twice.png": goods["00.png"],
+        "cut.jpg": whole[: len(whole) // 2],
+        "text.jpg": b"no picture",
+        "size.jpg": part(2)[:100],
+        "grey.jpg": np.repeat(part(3)[..., 1:2], 3, axis=2),
+        "black.jpg": np.full((HEIGHT, WIDTH, 3), 2, np.uint8),
+        "twice.jpg": goods["00.jpg"],
     }
     save(tmp_path / "good", {**few, **wrong})
     assert main(["calibrate", "camera", "--good-dir", "good", "--bundle-dir", "out"]) == 2
     said = capsys.readouterr().err
-    for word in ("cut.png", "text.png", "size.png", "grey.png is grey", "black.png", "at least 10"):
+    for word in ("cut.jpg", "text.jpg", "size.jpg", "grey.jpg is grey", "black.jpg", "at least 10"):
         assert word.split()[0] in said
     assert not (tmp_path / "out").exists()
 

@@ -1,0 +1,210 @@
+"""``calibrate camera``: how soon is a defect seen, and how often is a good part refused?
+
+::
+
+    python -m bench.camera bsdata            each spot of the public run-to-failure set by itself: its first 20 frames
+                                             are the good parts, the others are judged in their order
+    python -m bench.camera surfaces          computed surfaces of many kinds with planted blemishes
+    python -m bench.camera cookie            a few photos with normal and cracked parts: does it work at all?
+    python -m bench.camera time [PICTURES]   how long 20 pictures take, and one judgement
+
+The backbone has seen none of these pictures: it learned from computed surfaces (other ones than `surfaces`). The sets
+stand in the folder that ``EDGE_AGENT_DATA`` names (default ``../shared/data``).
+
+Frames from the 57th on of the public set are cut to another size: a calibrated camera does not inspect them, so they
+are judged by nobody and appear in a column of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from drivers import opencv
+from models import judge
+from models.train import camera, camera_bundle, metrics, textures
+
+DATA = Path(os.environ.get("EDGE_AGENT_DATA", "../shared/data"))
+SPOT = re.compile(r"01_\d{12}_(\d+_\d+)_crop")
+SHOWN = 20
+SIZES = ((512, 384), (640, 360))
+
+
+def calibrated(images):
+    """A judge that was calibrated with these pictures, its fit and the seconds that took."""
+    began = time.perf_counter()
+    fit = camera.fit(images, lambda *_: None)
+    made = camera_bundle.make(fit, images, "bench", 1, Ed25519PrivateKey.generate(), source="bench")
+    seconds = time.perf_counter() - began
+    return judge.load(_complete(made)), fit, seconds
+
+
+def _complete(made):
+    """The bundle with its golden samples."""
+    from models.bundle import GOLDEN, Bundle  # noqa: PLC0415 - here only
+
+    return Bundle(made.bundle.card, {**made.bundle.files, GOLDEN: made.files[GOLDEN]}, made.bundle.sha256)
+
+
+def read(path):
+    """The pixels of a file."""
+    return opencv.decode(path.read_bytes(), 40_000_000)
+
+
+def bsdata():
+    """Each spot by itself, and all of them together."""
+    spots = defaultdict(list)
+    for path in sorted((DATA / "bsdata_pitting" / "data").glob("01_*")):
+        if found := SPOT.match(path.name):
+            spots[found[1]].append(path)
+    delays, false, good, refused, missed = [], 0, 0, 0, 0
+    for spot, paths in spots.items():
+        model, fit, seconds = calibrated([read(path) for path in paths[:SHOWN]])
+        marked = [(path.parents[1] / "label" / f"{path.stem}.json").exists() for path in paths]
+        onset = marked.index(True) if True in marked else len(paths)
+        said = [model.judge(read(path)) for path in paths[SHOWN:]]
+        labels = [each.label for each in said]
+        before, after = labels[: onset - SHOWN], labels[onset - SHOWN :]
+        wrong, judged = before.count("defect"), len(before) - before.count("not-inspected")
+        delay = after.index("defect") if "defect" in after else None
+        false, good, refused = false + wrong, good + judged, refused + labels[: 57 - SHOWN].count("not-inspected")
+        if after and delay is None:
+            missed += 1
+        elif after:
+            delays.append(delay)
+        first = next((SHOWN + number for number, label in enumerate(before) if label == "defect"), None)
+        print(
+            f"{spot}  onset {onset if after else 'none':>4}  delay {delay if after else '-'}"
+            f"  false {wrong} of {judged} (first at {first})  not inspected before 57:"
+            f" {labels[: 57 - SHOWN].count('not-inspected')}  left out {sorted(fit.outliers)}  {seconds:.1f} s",
+            flush=True,
+        )
+        if os.environ.get("BENCH_SCORES"):
+            print([f"{each.score:.2f}" for each in said])
+    print(
+        f"onsets found {len(delays)} of {len(delays) + missed}; delay median {np.median(delays):g},"
+        f" worst {max(delays)}; false alarms {false} of {good} good frames, all before the 57th: {false / good:.1%};"
+        f" not inspected {refused} of {37 * len(spots)} before frame 57"
+    )
+
+
+def surfaces(count, seed):
+    """Kinds of surfaces, each with its own 20 good parts, then 20 good ones and 20 with a planted blemish."""
+    rows = []
+    for number in range(count):
+        random = np.random.default_rng([seed, number, 7])
+        size = SIZES[number % len(SIZES)]
+        plate = textures.surface(random, (size[1] + 16, size[0] + 16))
+        marked = _marked(random, plate)
+        parts = [_seen(random, marked, size) for _ in range(2 * SHOWN)]
+        bad = [_seen(random, _blemished(random, marked), size) for _ in range(SHOWN)]
+        model, _, _ = calibrated(parts[:SHOWN])
+        good = [model.judge(each) for each in parts[SHOWN:]]
+        off = [model.judge(each) for each in bad]
+        said = [each for each in (*good, *off) if each.label != "not-inspected"]
+        truth = np.array([each in off for each in said])
+        area = metrics.auroc(np.array([each.score for each in said]), truth) if 0 < truth.sum() < len(truth) else None
+        row = {
+            "false": sum(each.label == "defect" for each in good),
+            "found": sum(each.label == "defect" for each in off),
+            "not_inspected": sum(each.label == "not-inspected" for each in (*good, *off)),
+        }
+        rows.append(row)
+        print(number, size, row, "auroc", area and round(area, 3), flush=True)
+    total = {key: sum(row[key] for row in rows) for key in rows[0]}
+    print(f"{total} of {SHOWN * count} good and {SHOWN * count} blemished")
+
+
+def _marked(random, plate):
+    """Parts have features: a ring and a bar, which are always there."""
+    rows, columns = np.indices(plate.shape[:2])
+    row, column = random.uniform(0.3, 0.7, 2) * plate.shape[:2]
+    far = np.hypot(rows - row, columns - column)
+    marked = plate.copy()
+    marked[(far > 40) & (far < 52)] += 50
+    marked[(np.abs(rows - row * 0.6) < 8) & (columns > column)] -= 40
+    return marked
+
+
+def _blemished(random, plate):
+    changed, _ = textures.blemish(random, plate)
+    return changed
+
+
+def _seen(random, plate, size):
+    """As a camera sees it: up to two pixels aside, a few per cent brighter or darker, with noise."""
+    down, across = random.integers(6, 11, 2)
+    seen = plate[down : down + size[1], across : across + size[0]] * random.uniform(0.96, 1.04)
+    return np.clip(seen + random.normal(0, 1.5, seen.shape), 0, 255).astype(np.uint8)
+
+
+def cookie():
+    """Twenty normal ones are shown, the others judged."""
+    folder = DATA / "aws_cookie"
+    normal = sorted(folder.glob("t*-images/normal-*.jpg"))
+    cracked = sorted(folder.glob("t*-images/anomaly-*.jpg"))
+    model, fit, seconds = calibrated([read(path) for path in normal[:SHOWN]])
+    good = [model.judge(read(path)) for path in normal[SHOWN:]]
+    off = [model.judge(read(path)) for path in cracked]
+    scores = np.array([each.score for each in (*good, *off)])
+    print(
+        json.dumps(
+            {
+                "good": [sum(each.label == label for each in good) for label in ("good", "defect", "not-inspected")],
+                "cracked": [sum(each.label == label for each in off) for label in ("good", "defect", "not-inspected")],
+                "auroc": round(metrics.auroc(scores, np.arange(len(scores)) >= len(good)), 4),
+                "doubts": fit.doubts,
+                "seconds": round(seconds, 1),
+            }
+        )
+    )
+
+
+def how_long(folder):
+    """Of 20 pictures from the folder, or of noise at 1280x720."""
+    random = np.random.default_rng(0)
+    plate = _marked(random, textures.surface(random, (736, 1296)))
+    paths = sorted(Path(folder).iterdir())[:SHOWN] if folder else []
+    images = [read(path) for path in paths] or [_seen(random, plate, (1280, 720)) for _ in range(SHOWN)]
+    began = time.process_time()
+    model, fit, seconds = calibrated(images)
+    spent = time.process_time() - began
+    times = []
+    for image in images:
+        start = time.perf_counter()
+        model.judge(image)
+        times.append(time.perf_counter() - start)
+    print(
+        f"{len(images)} pictures {images[0].shape[1]}x{images[0].shape[0]}, model {fit.size}: {seconds:.1f} s,"
+        f" {spent:.1f} s of one core; one judgement {1000 * float(np.median(times)):.0f} ms (median)"
+    )
+
+
+def main(arguments=None):
+    """See the head of this file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("bsdata", "surfaces", "cookie", "time"))
+    parser.add_argument("folder", nargs="?")
+    parser.add_argument("--count", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args(arguments)
+    if chosen.what == "surfaces":
+        surfaces(chosen.count, chosen.seed)
+    elif chosen.what == "time":
+        how_long(chosen.folder)
+    else:
+        {"bsdata": bsdata, "cookie": cookie}[chosen.what]()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
