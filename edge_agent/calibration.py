@@ -17,6 +17,7 @@ from typing import Any, Final
 from edge_agent.errors import EdgeAgentError
 from edge_agent.psychrometrics import DERIVED, derive
 from edge_agent.vocabulary import Sample
+from edge_agent.whole import whole
 
 KEPT: Final = 10
 _DECIMALS: Final = 3
@@ -116,23 +117,11 @@ def encode(kept: list[Calibration]) -> bytes:
 def store(state_dir: Path, device: str, kept: list[Calibration]) -> None:
     """Write the file, whole or not at all; raises OSError. The folder must be there."""
     path = path_of(state_dir, device)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with fresh.open("wb") as file:
-            file.write(encode(kept))
-            file.flush()
-            os.fsync(file.fileno())
-        owner = path.parent.stat()
+    with whole(path) as file:
+        file.write(encode(kept))
         if os.geteuid() == 0:
-            os.chown(fresh, owner.st_uid, owner.st_gid)
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+            owner = path.parent.stat()
+            os.chown(file.fileno(), owner.st_uid, owner.st_gid)
 
 
 def _entry(entry: dict[str, Any]) -> Calibration:

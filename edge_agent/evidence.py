@@ -22,9 +22,9 @@ from edge_agent.contracts import Frame
 from edge_agent.errors import PictureError
 from edge_agent.settings import EvidenceSection
 from edge_agent.vocabulary import Evidence
+from edge_agent.whole import UNFINISHED, whole
 
 _JPEG: Final = b"\xff\xd8"
-_UNFINISHED: Final = ".part"
 
 
 def new_id(camera: str, at: Stamp) -> str:
@@ -47,7 +47,7 @@ class EvidenceFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         found = []
         for file in self.path.iterdir():
-            if file.name.endswith(_UNFINISHED):
+            if file.name.endswith(UNFINISHED):
                 file.unlink(missing_ok=True)
             elif file.suffix == ".jpg":
                 status = file.stat()
@@ -59,21 +59,8 @@ class EvidenceFolder:
         """Write ``<name>.jpg`` so that it is there whole, also after a power cut; raises OSError."""
         self._make_room(len(data), at)
         file = self.path / f"{name}.jpg"
-        unfinished = self.path / f"{name}{_UNFINISHED}"
-        try:
-            with unfinished.open("wb") as output:
-                output.write(data)
-                output.flush()
-                os.fsync(output.fileno())
-            unfinished.rename(file)
-        except OSError:
-            unfinished.unlink(missing_ok=True)
-            raise
-        folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with whole(file) as output:
+            output.write(data)
         self._files.append((file.stat().st_mtime_ns, file.name, len(data)))
         self._used += len(data)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pwd
@@ -18,6 +19,7 @@ from edge_agent import control
 from edge_agent.config import find, load, stated_dir
 from edge_agent.errors import ConfigError, EdgeAgentError
 from edge_agent.settings import Duration
+from edge_agent.whole import whole
 
 ConfigFile = Annotated[
     Path | None,
@@ -66,17 +68,15 @@ def whole_file(path: Path | None) -> Iterator[TextIO]:
     if path is None:
         yield sys.stdout
         return
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    is_device = path.exists() and not path.is_file()  # /dev/stdout is written to, not replaced
     try:
-        with fresh.open("w", encoding="utf-8", newline="") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
+        with path.open("wb") if is_device else whole(path.resolve()) as file:
+            text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+            yield text
+            text.flush()
+            text.detach()
     except OSError as error:
         raise EdgeAgentError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def print_json(answer: object) -> None:

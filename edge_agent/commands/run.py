@@ -23,6 +23,7 @@ from edge_agent.control import ControlServer, socket_path
 from edge_agent.errors import ConfigError, EdgeAgentError
 from edge_agent.health import dump_stacks
 from edge_agent.remote import Commands, control
+from edge_agent.whole import UNFINISHED, whole
 from edge_agent.worker import Worker
 
 log = structlog.get_logger("run")
@@ -77,12 +78,15 @@ def keep_last_good(config: Config) -> None:
         text = config.file.read_bytes()
         if target.exists() and target.read_bytes() == text:
             return
-        fresh = target.with_suffix(".new")
-        with fresh.open("wb") as file:
+        with whole(target) as file:
             file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(target)
+
+
+def tidy(state_dir: Path) -> None:
+    """Remove what a kill left unfinished."""
+    with contextlib.suppress(OSError):
+        for file in state_dir.glob(f".*{UNFINISHED}"):
+            file.unlink()
 
 
 class Lock:
@@ -141,6 +145,7 @@ class Daemon:
             signal.signal(number, act)
         lock = Lock(self.agent.config.state_dir)
         lock.take()
+        tidy(self.agent.config.state_dir)
         self.agent.start()
         if self._is_good:
             keep_last_good(self.agent.config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,6 +12,7 @@ from edge_agent.alarms import Memory
 from edge_agent.clock import NS, Clock
 from edge_agent.health import Health
 from edge_agent.vocabulary import AlarmChange
+from edge_agent.whole import whole
 
 _SAVE_EVERY_NS: Final = NS  # a flapping alarm must not wear out the card
 _RETRY_S: Final = 1.0
@@ -113,14 +113,10 @@ class Recording:
 
     def _save(self) -> None:
         """Replace the file in one step, so that a power cut leaves the old one or the new one."""
-        draft = self._state_file.with_suffix(".new")
         self._saved_ns = self._clock.mono_ns()
         try:
-            with draft.open("w", encoding="utf-8") as file:
-                file.write(self._remember().model_dump_json())
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self._state_file)
+            with whole(self._state_file) as file:
+                file.write(self._remember().model_dump_json().encode())
         except OSError as error:
             self._health.fault("alarm.state", f"{self._state_file} cannot be written: {error.strerror}")
         else:
