@@ -150,8 +150,8 @@ def _seen(random, plate, size):
 def cookie():
     """Twenty normal ones are shown, the others judged."""
     folder = DATA / "aws_cookie"
-    normal = sorted(folder.glob("t*-images/normal-*.jpg"))
-    cracked = sorted(folder.glob("t*-images/anomaly-*.jpg"))
+    normal = sorted(folder.glob("t*-images/*normal-*.jpg"))
+    cracked = sorted(folder.glob("t*-images/*anomaly-*.jpg"))
     model, fit, seconds = calibrated([read(path) for path in normal[:SHOWN]])
     good = [model.judge(read(path)) for path in normal[SHOWN:]]
     off = [model.judge(read(path)) for path in cracked]

@@ -61,7 +61,7 @@ class SceneParameters(Section):
     shift: float | None = Field(
         default=None, gt=0, description="How far the picture may have moved, as a share of its width; null: any."
     )
-    like: float = Field(default=0.0, ge=0, le=1, description="How well a picture must fit the reference at all.")
+    like: float = Field(default=0.0, ge=0, le=1, description="How well it must fit the reference to tell.")
 
 
 class Look(NamedTuple):
@@ -104,8 +104,10 @@ class Scene:
         x = y = 0.0
         if allowed.shift is not None:  # before the cells: a camera that moved shows others
             x, y, sure = shift(self._reference, spectrum(seen))
-            if sure < allowed.like or max(abs(x), abs(y)) > allowed.shift * WIDTH:
-                moved = [round(x * width / WIDTH), round(y * width / WIDTH)] if sure >= allowed.like else None
+            if sure < allowed.like:  # nothing that is known: it may be the part, and that is for the model to say
+                x = y = 0.0
+            elif max(abs(x), abs(y)) > allowed.shift * WIDTH:
+                moved = [round(x * width / WIDTH), round(y * width / WIDTH)]
                 return Look(CAMERA_MOVED, {"moved_px": moved, "like": round(sure, 3)})
         differ = np.median(np.abs(now - self._levels), axis=1)
         if (differ > allowed.tolerance).mean() > _MOST:
@@ -155,7 +157,10 @@ def _place(seen: Array, middle: Pixels) -> tuple[dict[str, float | None], list[s
     sure = float(np.quantile(found[:, 2], 0.1))
     if sure < _LEAST_LIKE or far.max() > 2 * LEAST_SHIFT:
         return {"shift": None}, ["the pictures have too little in common to notice later that the camera moved"]
-    return {"shift": round(max(LEAST_SHIFT, 2.0 * float(far.max())), 4), "like": round(sure / 5, 4)}, []
+    return {
+        "shift": round(max(LEAST_SHIFT, 2.0 * float(far.max())), 4),
+        "like": round(max(_LEAST_LIKE, sure / 3), 4),
+    }, []
 
 
 def small_size(width: int, height: int) -> tuple[int, int]:
