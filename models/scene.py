@@ -43,6 +43,7 @@ _SPREADS: Final = 4.0
 _MOST: Final = 0.5  # of the cells
 _LEAST_LIKE: Final = 0.1  # of a full correlation: below it nothing can be told of where a picture lies
 _LARGEST: Final = 1 << 20  # pixels
+_WHITE: Final = 250  # grey levels
 
 Level = Annotated[float, Field(ge=0, le=255)]
 
@@ -161,6 +162,32 @@ def _place(seen: Array, middle: Pixels) -> tuple[dict[str, float | None], list[s
         "shift": round(max(LEAST_SHIFT, 2.0 * float(far.max())), 4),
         "like": round(max(_LEAST_LIKE, sure / 3), 4),
     }, []
+
+
+class Impression(NamedTuple):
+    """What tells a person whether a picture is fit to learn from.
+
+    ``sharpness``: mean square of the Laplacian, grey levels²; ``level``: mean grey level; ``white``: share of
+    saturated pixels; ``moved_px``: since the picture before, in the camera's pixels.
+    """
+
+    sharpness: float
+    level: float
+    white: float
+    moved_px: float
+
+
+def impression(image: Pixels, before: Pixels | None) -> Impression:
+    """Of a picture, and of the one before it (of the same size)."""
+    seen = small(image)
+    field = grey(image).astype(np.float32)
+    bent = 4 * field[1:-1, 1:-1] - field[:-2, 1:-1] - field[2:, 1:-1] - field[1:-1, :-2] - field[1:-1, 2:]
+    moved = 0.0
+    if before is not None and before.shape == image.shape:
+        x, y, _ = shift(spectrum(small(before)), spectrum(seen))
+        moved = max(abs(x), abs(y)) * image.shape[1] / WIDTH
+    white = float((seen >= _WHITE).mean())
+    return Impression(float((bent * bent).mean()), float(seen.mean()), white, moved)
 
 
 def small_size(width: int, height: int) -> tuple[int, int]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from edge_agent.clock import SystemClock
+from edge_agent.clock import Clock, SystemClock
 from edge_agent.commands.bundles import bundles_of_daemon, key_folder, library, state_of, write_bundle
 from edge_agent.commands.options import ConfigFile, Json, plain, print_json, screen, who
-from edge_agent.errors import EdgeAgentError
+from edge_agent.commissioning import shots
+from edge_agent.config import Config, KindPlan, find, load
+from edge_agent.errors import EdgeAgentError, ModelError
+from edge_agent.vocabulary import nearest
 
 if TYPE_CHECKING:
     from models.train.camera import Fit
@@ -20,35 +24,127 @@ if TYPE_CHECKING:
     from models.train.shown import Shown
 
 NAME: Final = "good-parts"
+_MOST_PIXELS: Final = 40_000_000
+_PATIENCE_S: Final = 30.0  # until a camera has opened
 
 
 def register(app: typer.Typer) -> None:
     @app.command(epilog="Example: edge-agent calibrate camera --good-dir ./good --bundle-dir ./bundle")
     def camera(
-        good_dir: Annotated[Path, typer.Option("--good-dir", help="A folder with 10 to 50 pictures of good parts.")],
+        name: Annotated[
+            str | None, typer.Argument(metavar="[NAME]", help="A camera of the config, to look live.")
+        ] = None,
+        good_dir: Annotated[
+            Path | None, typer.Option("--good-dir", help="A folder with 10 to 50 pictures of good parts instead.")
+        ] = None,
         bundle_dir: Annotated[
             Path | None, typer.Option("--bundle-dir", help="Write the bundle to this folder instead of installing it.")
         ] = None,
-        name: Annotated[str, typer.Option(help="Of the bundle.")] = NAME,
+        frames: Annotated[int, typer.Option(min=10, max=50, help="How many good parts to take live.")] = 20,
+        bundle: Annotated[
+            str | None, typer.Option("--name", help="Of the bundle; default: the one that the config names.")
+        ] = None,
+        undo: Annotated[bool, typer.Option("--undo", help="Back to the calibration before.")] = False,
         config: ConfigFile = None,
         json_: Json = False,
     ) -> int:
         """Learn good parts from pictures, and set a threshold whose false rejects are stated with their confidence."""
+        clock = SystemClock()
+        state = state_of(config)
+        plan, chosen = _camera(config, name)
+        called = bundle or (_bundle_of(plan, chosen) if plan and chosen else NAME)
+        if undo:
+            return _undo(state, called, as_json=json_)
         if find_spec("onnx") is None:
             raise EdgeAgentError("calibrating a camera needs onnx", hint="pip install 'edge-agent[calibrate]'")
-        clock = SystemClock()
-        began_ns = clock.mono_ns()
-        state = state_of(config)
         if bundle_dir is None and state is None:
             raise EdgeAgentError("there is no config here to install it for", hint="write it with --bundle-dir")
-        from models.train import shown  # noqa: PLC0415 - NumPy, only for who calibrates
-
-        pictures = shown.read(good_dir)
-        fit, made = _learn(pictures, name, state, good_dir.resolve().name, quiet=json_)
+        if good_dir is None and chosen is None:
+            raise typer.BadParameter("name a camera of the config, or a folder of pictures with --good-dir")
+        pictures = _look(good_dir, plan, chosen, frames, clock, quiet=json_)
+        began_ns = clock.mono_ns()
+        source = good_dir.resolve().name if good_dir else f"camera {name}"
+        fit, made = _learn(pictures, called, state, source, quiet=json_)
         kept = write_bundle(made.files, bundle_dir) if bundle_dir else _install(made, state, len(pictures.images))
         seconds = (clock.mono_ns() - began_ns) / 1e9
         _say(fit, made, pictures, kept, seconds, as_json=json_)
         return 0
+
+
+def _camera(config: Path | None, name: str | None) -> tuple[Config | None, KindPlan | None]:
+    """The config and the camera of that name, where one is named."""
+    if name is None:
+        return None, None
+    plan = load(find(config))
+    if name not in plan.cameras:
+        raise typer.BadParameter(f"{name!r} is no camera of the config{nearest(name, plan.cameras)}")
+    return plan, plan.cameras[name]
+
+
+def _bundle_of(plan: Config, camera: KindPlan) -> str:
+    """The bundle of the camera's model, if there is just one."""
+    bundles = [plan.models[model].bundle for model in camera.settings.model]
+    if len(bundles) > 1:
+        raise typer.BadParameter(f"{camera.name} has several models; choose with --name: {', '.join(bundles)}")
+    return bundles[0] if bundles else f"{camera.name}-good"
+
+
+def _look(
+    good_dir: Path | None, plan: Config | None, camera: KindPlan | None, frames: int, clock: Clock, *, quiet: bool
+) -> Shown:
+    """The good parts, cut to the region that the camera's config names."""
+    from models.train import shown  # noqa: PLC0415 - NumPy, only for who calibrates
+
+    region = camera.settings.roi if camera else None
+    if good_dir is not None:
+        return shown.read(good_dir, region)
+    if plan is None or camera is None:
+        raise typer.BadParameter("name a camera")
+
+    with tempfile.TemporaryDirectory() as folder:
+        within_s = _PATIENCE_S + 3 * frames * camera.settings.every
+        return shown.read(
+            shots.take(camera, frames, Path(folder), plan.folder, within_s, clock, _feedback(frames, quiet=quiet)),
+            region,
+        )
+
+
+def _feedback(frames: int, *, quiet: bool) -> shots.Show:
+    """A line for every picture: is it sharp, well lit, and does the part lie where the one before lay?"""
+    before: Any = None
+
+    def show(count: int, newest: Path | None, why: str) -> None:
+        nonlocal before
+        if newest is None:
+            sys.stderr.write(f"{count} of {frames}: {why}\n")
+            return
+        from drivers import opencv  # noqa: PLC0415 - only where there are pictures
+        from models.scene import impression  # noqa: PLC0415 - as above
+
+        image = opencv.decode(newest.read_bytes(), _MOST_PIXELS)
+        felt = impression(image, before)
+        before = image
+        sys.stderr.write(
+            f"{count} of {frames}: sharpness {felt.sharpness:.0f}, light {felt.level:.0f} of 255,"
+            f" {felt.white:.1%} white, moved {felt.moved_px:.1f} px\n"
+        )
+
+    return (lambda _count, _newest, _why: None) if quiet else show
+
+
+def _undo(state: Path | None, name: str, *, as_json: bool) -> int:
+    if state is None:
+        raise EdgeAgentError("there is no config here", hint="name it with --config")
+    try:
+        now = library(state).rollback(name, who=who(), why="calibrate camera --undo")
+    except ModelError as error:
+        raise EdgeAgentError(str(error)) from error
+    bundles_of_daemon(state, changed=True)
+    if as_json:
+        print_json({"bundle": name, **now.model_dump()})
+    else:
+        print(f"{name}: {now.current} is in use again")
+    return 0
 
 
 def _learn(pictures: Shown, name: str, state: Path | None, source: str, *, quiet: bool) -> tuple[Fit, Made]:

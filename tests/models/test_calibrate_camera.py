@@ -10,6 +10,7 @@ import pytest
 from drivers import opencv
 from edge_agent.cli import main
 from models import bundle, judge, keys
+from models.scene import impression
 from models.train.camera import false_rejects_at_most, model_size
 
 HEIGHT, WIDTH = 192, 256
@@ -173,3 +174,27 @@ def test_the_picture_of_the_model_keeps_its_shape():
     assert model_size(256, 192) == (256, 192)
     assert model_size(1280, 720) == (680, 384)
     assert all(side % 8 == 0 for side in model_size(1130, 460))
+
+
+def test_a_camera_of_the_config_shows_its_good_parts(goods, tmp_path, monkeypatch, capsys):
+    """Its own eye process takes the pictures; what is learned takes over, and --undo goes back."""
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "good", goods)
+    (tmp_path / "config.yaml").write_text(
+        "site: s\nline: l\nstate_dir: state\ncameras:\n  eye: {kind: folder, source: good, every: 10ms, loop: true}\n"
+    )
+    ask = ["calibrate", "camera", "eye", "--frames", "10", "--config", "config.yaml", "--json"]
+    for version in (1, 2):
+        assert main(ask) == 0
+        assert json.loads(capsys.readouterr().out)["bundle"] == f"eye-good@{version}"
+    assert main([*ask, "--undo"]) == 0
+    assert json.loads(capsys.readouterr().out)["current"].startswith("1-")
+
+
+def test_an_impression_tells_a_person_what_is_wrong():
+    """Out of focus is less sharp, too much light is white, and a part that was moved has moved."""
+    sharp = part(1)
+    soft = opencv.resize(opencv.resize(sharp, WIDTH // 4, HEIGHT // 4), WIDTH, HEIGHT)
+    assert impression(soft, None).sharpness < 0.5 * impression(sharp, None).sharpness
+    assert impression(np.full_like(sharp, 255), None).white == 1.0
+    assert 4 < impression(part(1, shift=(0, 6)), sharp).moved_px < 8
