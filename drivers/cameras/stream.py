@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from pydantic import Field, field_validator
@@ -20,6 +21,24 @@ from edge_agent.vocabulary import BUSY, NOTHING_THERE, PERMISSION, TIMEOUT, UNPL
 _PATIENCE = 0.8
 
 
+class _Captured:
+    """What OpenCV's captures have in common; each kind opens its own way."""
+
+    def __init__(self, name: str, settings: Any, clock: Clock, since_ns: int) -> None:
+        del name, since_ns
+        self._settings = settings
+        self._clock = clock
+        self._capture: opencv.Capture | None = None
+
+    def remarks(self) -> tuple[str, ...]:
+        return ()
+
+    def close(self) -> None:
+        if self._capture is not None:
+            self._capture.close()
+            self._capture = None
+
+
 class V4l2Settings(CameraSection):
     """A USB camera."""
 
@@ -28,17 +47,14 @@ class V4l2Settings(CameraSection):
     gain: float | None = Field(default=None, ge=0, description="Gain to lock, in the camera's own units.")
 
 
-class V4l2:
+class V4l2(_Captured):
     """A USB camera (UVC). Motion JPEG stays as it came, so that a damaged picture can be told from a whole one."""
 
     Settings = V4l2Settings
     streams = True
 
     def __init__(self, name: str, settings: V4l2Settings, clock: Clock, since_ns: int) -> None:
-        del name, since_ns
-        self._settings = settings
-        self._clock = clock
-        self._capture: opencv.Capture | None = None
+        super().__init__(name, settings, clock, since_ns)
         self._is_jpeg = False
 
     def open(self) -> None:
@@ -92,11 +108,6 @@ class V4l2:
             found.append(f"gain is {gain:g}, not {self._settings.gain:g}")
         return tuple(found)
 
-    def close(self) -> None:
-        if self._capture is not None:
-            self._capture.close()
-            self._capture = None
-
 
 class VideoPictureSection(PictureSection):
     """A video encoder removes the noise of a scene that stands still, so it takes longer to be sure."""
@@ -123,17 +134,11 @@ class RtspSettings(CameraSection):
         return checked_address(source, "rtsp", "rtsps")
 
 
-class Rtsp:
+class Rtsp(_Captured):
     """A network camera, always over TCP: a lost datagram would be a damaged picture that nobody notices."""
 
     Settings = RtspSettings
     streams = True
-
-    def __init__(self, name: str, settings: RtspSettings, clock: Clock, since_ns: int) -> None:
-        del name, since_ns
-        self._settings = settings
-        self._clock = clock
-        self._capture: opencv.Capture | None = None
 
     def open(self) -> None:
         if self._capture is not None:
@@ -160,14 +165,6 @@ class Rtsp:
             raise CameraError(TIMEOUT, f"{self._settings.source} sends nothing any more")
         return Frame(at, image=picture)
 
-    def remarks(self) -> tuple[str, ...]:
-        return ()
-
-    def close(self) -> None:
-        if self._capture is not None:
-            self._capture.close()
-            self._capture = None
-
 
 class RecordedPictureSection(PictureSection):
     """A recording may hold the same picture twice."""
@@ -187,17 +184,14 @@ class VideoFileSettings(CameraSection):
     )
 
 
-class VideoFile:
+class VideoFile(_Captured):
     """A recording: one picture per ``every``, none skipped."""
 
     Settings = VideoFileSettings
     streams = False
 
     def __init__(self, name: str, settings: VideoFileSettings, clock: Clock, since_ns: int) -> None:
-        del name, since_ns
-        self._settings = settings
-        self._clock = clock
-        self._capture: opencv.Capture | None = None
+        super().__init__(name, settings, clock, since_ns)
         self._is_over = False
 
     def open(self) -> None:
@@ -223,14 +217,6 @@ class VideoFile:
             self._is_over = True
             return None
         return Frame(self._clock.stamp(), image=picture)
-
-    def remarks(self) -> tuple[str, ...]:
-        return ()
-
-    def close(self) -> None:
-        if self._capture is not None:
-            self._capture.close()
-            self._capture = None
 
 
 def checked_address(address: str, *schemes: str) -> str:
