@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from math import isnan
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import Field
 
 from edge_agent.settings import Section
 from edge_agent.vocabulary import ANOMALY, NORMAL, UNKNOWN, Judgement
 from models.sanity import Sanity
-from models.task import Row
+
+if TYPE_CHECKING:  # NumPy comes with it, and a rule needs none
+    from models.task import Row
 
 _FRESH_S: Final = 60.0  # nothing at all for so long, and nothing is known
 
