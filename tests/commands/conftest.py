@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from tests import brokers
 
 ROOT = Path(__file__).parent.parent.parent
 BASE = """\
@@ -128,38 +129,14 @@ def line(tmp_path_factory):
 @pytest.fixture
 def free_port():
     """A TCP port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Mosquitto:
-    """A real broker on a free port."""
-
-    def __init__(self, folder: Path, lines: str = "listener {port} 127.0.0.1\nallow_anonymous true\n") -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        config = folder / "mosquitto.conf"
-        config.write_text(lines.format(port=self.port))
-        self.process = subprocess.Popen(["mosquitto", "-c", str(config)], stderr=subprocess.DEVNULL)
-        until(self._listens)
-
-    def _listens(self):
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def end(self):
-        self.process.terminate()
-        self.process.wait(10)
+    return brokers.free_port()
 
 
 @pytest.fixture(scope="module")
 def mosquitto(tmp_path_factory):
     """A broker, shared by the tests of a file."""
-    broker = Mosquitto(tmp_path_factory.mktemp("broker"))
-    yield broker
-    broker.end()
+    with brokers.Mosquitto(tmp_path_factory.mktemp("broker")) as broker:
+        yield broker
 
 
 @pytest.fixture(scope="module")
@@ -181,11 +158,10 @@ def tls_mosquitto(tmp_path_factory):
             "-days", "3650", "-extfile", "names", "-out", "cert.pem")  # fmt: skip
     for path in folder.iterdir():
         path.chmod(0o644)
-    lines = f"listener {{port}} 127.0.0.1\nallow_anonymous true\ncertfile {folder}/cert.pem\nkeyfile {folder}/key.pem\n"
-    broker = Mosquitto(folder, lines + "user root\n")
-    broker.ca, broker.other_ca = folder / "ca.pem", folder / "other.pem"
-    yield broker
-    broker.end()
+    listener = f"listener PORT 127.0.0.1\nallow_anonymous true\ncertfile {folder}/cert.pem\nkeyfile {folder}/key.pem"
+    with brokers.Mosquitto(folder, "user root", listener=listener) as broker:
+        broker.ca, broker.other_ca = folder / "ca.pem", folder / "other.pem"
+        yield broker
 
 
 @pytest.fixture
