@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from edge_agent import logs
 from edge_agent.clock import Clock, SystemClock
 from edge_agent.commands.bundles import bundles_of_daemon, key_folder, library, state_of, write_bundle
 from edge_agent.commands.options import ConfigFile, Json, plain, print_json, screen, who
@@ -50,6 +51,7 @@ def register(app: typer.Typer) -> None:
     ) -> int:
         """Learn good parts from pictures, and set a threshold whose false rejects are stated with their confidence."""
         clock = SystemClock()
+        logs.configure(clock, level="critical")  # what is wrong is said here, in words
         state = state_of(config)
         plan, chosen = _camera(config, name)
         called = bundle or (_bundle_of(plan, chosen) if plan and chosen else NAME)

@@ -9,7 +9,9 @@ import pytest
 
 from drivers import opencv
 from edge_agent.cli import main
+from edge_agent.clock import ManualClock
 from models import bundle, judge, keys
+from models.chain import Chain
 from models.scene import impression
 from models.train.camera import false_rejects_at_most, model_size
 
@@ -198,3 +200,13 @@ def test_an_impression_tells_a_person_what_is_wrong():
     assert impression(soft, None).sharpness < 0.5 * impression(sharp, None).sharpness
     assert impression(np.full_like(sharp, 255), None).white == 1.0
     assert 4 < impression(part(1, shift=(0, 6)), sharp).moved_px < 8
+
+
+def test_why_it_was_not_inspected_reaches_the_verdict(calibrated):
+    """A verdict without a score, with the reason; nobody else is asked, as that is no failure of the model."""
+    clock = ManualClock()
+    chain = Chain("eye", [judge.load(calibrated)], clock, 60.0)
+    said = chain.decide(part(400, shift=(18, -18)), clock.stamp())
+    assert (said.label, said.reason, said.score) == ("not-inspected", "camera-moved", None)
+    assert "reason" not in said.details
+    assert chain.fallbacks == 0
