@@ -22,12 +22,12 @@ from edge_agent import calibration
 from edge_agent.bus_watch import BusWatch, failures, seen
 from edge_agent.calibration import Calibration
 from edge_agent.clock import NS, Clock, iso
-from edge_agent.config import BusPlan, Config, DevicePlan
 from edge_agent.counters import Mark
 from edge_agent.errors import EdgeAgentError
 from edge_agent.flight import MqttSettings
 from edge_agent.health import Health
 from edge_agent.payload import number_format, stamp_fields
+from edge_agent.plan import BusPlan, Config, DevicePlan
 from edge_agent.settings import ModelSection
 from edge_agent.spool import Spool
 from edge_agent.stages.poll import Poll

@@ -6,160 +6,25 @@ The declarations stand beside their use (each driver, each stage); here they are
 from __future__ import annotations
 
 import contextlib
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final
 
-from pydantic import AfterValidator, Field
-
-from edge_agent import catalogue
+from edge_agent import catalogue, sharing
 from edge_agent.alarms import AlarmSettings
 from edge_agent.clock import ManualClock
 from edge_agent.contracts import Profile
 from edge_agent.document import Document, parse, validate
 from edge_agent.errors import ConfigError, Problem, ProfileError, RuleError
 from edge_agent.flight import MqttSettings
+from edge_agent.plan import BusPlan, Config, DevicePlan, KindPlan, Root, is_name
 from edge_agent.rules import Rule, check
 from edge_agent.rules import parse as parse_rule
-from edge_agent.settings import Duration, ModelSection, Section, Size
-from edge_agent.vocabulary import (
-    ANOMALY,
-    DEFECT,
-    GOOD,
-    NORMAL,
-    NOT_INSPECTED,
-    QUANTITIES,
-    UNKNOWN,
-    Quantity,
-    nearest,
-)
+from edge_agent.settings import ModelSection
+from edge_agent.vocabulary import ANOMALY, DEFECT, GOOD, NORMAL, NOT_INSPECTED, QUANTITIES, UNKNOWN, Quantity, nearest
 
 DEFAULT_PATHS: Final = (Path("/etc/edge-agent/config.yaml"), Path("config.yaml"))
-_NAME: Final = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
 _LATER: Final = ("energy", "web")
-
-Entries = dict[str, dict[str, Any]]
-
-
-def named(name: str) -> str:
-    """The name of a site, line or entry, if it is one; raises ValueError."""
-    if not _NAME.match(name):
-        raise ValueError(f"{name!r} must be made of letters, digits, _ and - (it becomes a topic)")
-    return name
-
-
-Name = Annotated[str, AfterValidator(named)]
-
-
-class SpoolSettings(Section):
-    """What is kept on the disk, and how safely."""
-
-    limit: Size = Field(
-        default=2 << 30,
-        ge=1 << 20,
-        description="Bytes that wait for the broker; beyond, the oldest telemetry goes first.",
-    )
-    commit_every: Duration = Field(
-        default=1.0, ge=0.05, le=60, description="How much may be lost when the process is killed."
-    )
-    durability: Literal["power-cut", "crash"] = Field(
-        default="power-cut",
-        description="`power-cut`: every commit is forced to the disk; `crash`: a power cut may lose the last ones.",
-    )
-    free_floor: Size = Field(default=64 << 20, ge=0, description="Free space that is left to others on the same disk.")
-    history: Duration = Field(default=400 * 86400.0, ge=3600, description="How long minute aggregates are kept.")
-
-
-class Root(Section):
-    """The whole file; the entries of the open sections are checked by the kind that they name."""
-
-    site: Name = Field(description="The site (ISA-95), as it stands in topics.")
-    line: Name = Field(description="The production line, as it stands in topics.")
-    state_dir: Path = Field(
-        default=Path("/var/lib/edge-agent"), description="Where the database, evidence and calibrations live."
-    )
-    mqtt: MqttSettings | None = Field(default=None, description="The broker.")
-    spool: SpoolSettings = Field(default_factory=SpoolSettings, description="What is kept on the disk.")
-    buses: Entries = Field(default={}, description="The wires, by name.")
-    devices: Entries = Field(default={}, description="Meters and sensors, by name.")
-    cameras: Entries = Field(default={}, description="Cameras, by name.")
-    models: Entries = Field(default={}, description="Models that judge, by name.")
-    alarms: Entries = Field(default={}, description="What must be said aloud, by name.")
-    outputs: Entries = Field(default={}, description="Stack lights, relays and buzzers, by name.")
-
-
-@dataclass(frozen=True, slots=True)
-class BusPlan:
-    """A bus of the config: its class and checked settings."""
-
-    name: str
-    kind: type[Any]
-    settings: Any
-
-
-@dataclass(frozen=True, slots=True)
-class DevicePlan:
-    """A device of the config. ``quantities``: what it will publish; ``periods``: of its groups, in seconds."""
-
-    name: str
-    bus: str
-    settings: Any
-    profile: Profile
-    quantities: Mapping[str, Quantity]
-    periods: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class KindPlan:
-    """A camera or an output: its kind's class and checked settings."""
-
-    name: str
-    kind: str
-    cls: type[Any]
-    settings: Any
-
-
-@dataclass(slots=True)
-class Config:
-    """A config without mistakes. ``folder``: what its relative paths are relative to."""
-
-    file: Path
-    folder: Path
-    site: str
-    line: str
-    state_dir: Path
-    mqtt: MqttSettings | None
-    spool: SpoolSettings
-    buses: dict[str, BusPlan] = field(default_factory=dict)
-    devices: dict[str, DevicePlan] = field(default_factory=dict)
-    cameras: dict[str, KindPlan] = field(default_factory=dict)
-    models: dict[str, ModelSection] = field(default_factory=dict)
-    alarms: dict[str, AlarmSettings] = field(default_factory=dict)
-    rules: dict[str, Rule] = field(default_factory=dict)
-    outputs: dict[str, KindPlan] = field(default_factory=dict)
-
-    @property
-    def root_topic(self) -> str:
-        prefix = self.mqtt.topic_prefix if self.mqtt else "edge"
-        return f"{prefix}/{self.site}/{self.line}"
-
-    def devices_on(self, bus: str) -> list[DevicePlan]:
-        return [device for device in self.devices.values() if device.bus == bus]
-
-
-def wire_times(bus: BusPlan, devices: Iterable[DevicePlan]) -> list[tuple[str, str, float, int, float]]:
-    """Device, group, seconds that the line is busy with it at least, requests, period; empty for other wires."""
-    if bus.settings.kind not in catalogue.WIRE_TIMES:
-        return []
-    wire = bus.kind(bus.name, bus.settings, ManualClock())
-    busy = catalogue.load(catalogue.WIRE_TIMES, bus.settings.kind)
-    return [
-        (device.name, group, busy_s, requests, device.periods[group])
-        for device in devices
-        for group, (busy_s, requests) in busy(wire, bus.settings, device.settings, device.profile).items()
-    ]
 
 
 def find(path: Path | None) -> Path:
@@ -228,10 +93,10 @@ class _Reader:
         devices = self._devices(buses)
         cameras = self._kinds("cameras", catalogue.CAMERAS)
         outputs = self._kinds("outputs", catalogue.OUTPUTS)
-        self._units(devices)
-        self._ports(buses)
+        sharing.units(self._document, devices)
+        sharing.ports(self._document, buses)
         models = self._models(cameras)
-        self._lines(outputs)
+        sharing.lines(self._document, outputs)
         alarms, rules = self._alarms(devices, models)
         if root is None:
             return None
@@ -267,7 +132,7 @@ class _Reader:
         entries = self._data.get(section)
         if not isinstance(entries, dict):
             return []
-        return [(name, entry) for name, entry in entries.items() if isinstance(entry, dict) and _NAME.match(str(name))]
+        return [(name, entry) for name, entry in entries.items() if isinstance(entry, dict) and is_name(name)]
 
     def _check_shapes(self) -> None:
         """Names become topic levels; entries are mappings. What is not is named, and left out of the rest."""
@@ -279,7 +144,7 @@ class _Reader:
             if not isinstance(entries, dict):
                 continue  # the model says it
             for name in list(entries):
-                if not _NAME.match(str(name)):
+                if not is_name(name):
                     self._document.complain(
                         (section, name), "a name is made of letters, digits, _ and - (it becomes a topic)"
                     )
@@ -331,7 +196,7 @@ class _Reader:
                 continue
             plans[name] = DevicePlan(name, bus.name, settings, profile, device.quantities, device.groups)
         for bus in buses.values():
-            self._schedule(bus, [plan for plan in plans.values() if plan.bus == bus.name])
+            sharing.time(self._document, bus, [plan for plan in plans.values() if plan.bus == bus.name])
         return plans
 
     def _bus_kind(self, name: object) -> Any:
@@ -339,16 +204,6 @@ class _Reader:
         entry = dict(self._entries("buses")).get(name) if isinstance(name, str) else None
         kind = entry.get("kind") if entry else None
         return catalogue.load(catalogue.BUSES, kind) if isinstance(kind, str) and kind in catalogue.BUSES else None
-
-    def _schedule(self, bus: BusPlan, devices: list[DevicePlan]) -> None:
-        """A line that is asked for more than it can carry would only show skipped readings."""
-        share = sum(busy_s / period_s for _, _, busy_s, _, period_s in wire_times(bus, devices))
-        if share > 1:
-            self._document.complain(
-                ("buses", bus.name),
-                f"cannot be done: its devices need {share:.0%} of the line's time at {bus.settings.baudrate} baud;"
-                " read them less often, raise the baud rate or use another line for some",
-            )
 
     def _explain_bus(self, at: tuple[str, str], entry: Mapping[str, Any], known: Mapping[str, Any]) -> None:
         wanted = entry.get("bus")
@@ -372,40 +227,6 @@ class _Reader:
             self._document.complain((*at, "profile"), str(error))
             return None
         return profile
-
-    def _units(self, devices: Mapping[str, DevicePlan]) -> None:
-        """Two meters cannot answer at one unit; one may stand twice with different profiles (a second map)."""
-        seen: dict[tuple[str, object, str], str] = {}
-        for device in devices.values():
-            unit = getattr(device.settings, "unit", None)
-            if unit is not None:
-                first = seen.setdefault((device.bus, unit, device.settings.profile), device.name)
-                if first != device.name:
-                    message = f"{unit} on {device.bus} is {first} already"
-                    self._document.complain(("devices", device.name, "unit"), message)
-
-    def _ports(self, buses: Mapping[str, BusPlan]) -> None:
-        """A wire has one bus: two that open it would answer each other's questions."""
-        seen: dict[tuple[str, object], str] = {}
-        for bus in buses.values():
-            for key, kind in (("port", str), ("number", int)):
-                wire = getattr(bus.settings, key, None)
-                if wire and isinstance(wire, kind) and not hasattr(bus.settings, "host"):
-                    first = seen.setdefault((key, wire), bus.name)
-                    if first != bus.name:
-                        self._document.complain(("buses", bus.name, key), f"{wire} is {first} already")
-
-    def _lines(self, outputs: Mapping[str, KindPlan]) -> None:
-        """A GPIO line has one owner."""
-        seen: dict[tuple[object, int], str] = {}
-        for output in outputs.values():
-            settings = output.settings
-            for key in ("red", "amber", "green", "buzzer", "acknowledge", "line"):
-                line = getattr(settings, key, None)
-                if isinstance(line, int):
-                    first = seen.setdefault((getattr(settings, "chip", None), line), output.name)
-                    if first != output.name:
-                        self._document.complain(("outputs", output.name, key), f"line {line} is {first}'s already")
 
     def _models(self, cameras: Mapping[str, KindPlan]) -> dict[str, ModelSection]:
         """What their bundles are is known only when they are loaded: a config does not become wrong by itself."""

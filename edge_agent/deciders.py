@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 import structlog
 
 from edge_agent.clock import Clock
-from edge_agent.config import Config
 from edge_agent.errors import EdgeAgentError
 from edge_agent.eye_link import Trial
 from edge_agent.health import Health
+from edge_agent.plan import Config
 from edge_agent.roster import Asked, Settle, Spec
 from edge_agent.settings import ModelSection
 from models import choice, releases

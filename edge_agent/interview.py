@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge_agent import sample
-from edge_agent.config import Config, loads, wire_times
+from edge_agent.config import loads
 from edge_agent.errors import ConfigError
+from edge_agent.plan import Config, wire_times
 from edge_agent.settings import split_unit
 
 LIGHT: Final = {"red": 17, "amber": 27, "green": 22, "buzzer": 23, "acknowledge": 24}

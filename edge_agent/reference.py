@@ -16,8 +16,8 @@ from pydantic.fields import FieldInfo
 from drivers.registers import load_profile, profile_names
 from edge_agent import catalogue, sample
 from edge_agent.alarms import AlarmSettings
-from edge_agent.config import Root
 from edge_agent.declarations import as_json, in_words, is_section, settings_of, type_of
+from edge_agent.plan import Root
 from edge_agent.settings import BusSection, CameraSection, DeviceSection, ModelSection
 
 ROOT: Final = Path(__file__).parent.parent

@@ -13,8 +13,8 @@ from pydantic.fields import FieldInfo
 
 from edge_agent import catalogue
 from edge_agent.alarms import AlarmSettings
-from edge_agent.config import Root
 from edge_agent.declarations import as_json, example_of, settings_of, type_of
+from edge_agent.plan import Root
 from edge_agent.settings import ModelSection
 
 _WIDTH: Final = 100

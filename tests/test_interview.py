@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from drivers.registers import profile_names
 from edge_agent.catalogue import SENSORS
-from edge_agent.config import loads, wire_times
+from edge_agent.config import loads
 from edge_agent.errors import ConfigError
 from edge_agent.interview import Answers, Meter, Sensor, write
+from edge_agent.plan import wire_times
 
 FILE = Path("/plant/config.yaml")
 _names = st.from_regex(r"[A-Za-z0-9_-]{1,20}", fullmatch=True)

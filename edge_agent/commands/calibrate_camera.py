@@ -15,8 +15,9 @@ from edge_agent.clock import Clock, SystemClock
 from edge_agent.commands.bundles import bundles_of_daemon, key_folder, library, state_of, write_bundle
 from edge_agent.commands.options import ConfigFile, Json, plain, print_json, screen, who
 from edge_agent.commissioning import shots
-from edge_agent.config import Config, KindPlan, find, load
+from edge_agent.config import find, load
 from edge_agent.errors import EdgeAgentError, ModelError
+from edge_agent.plan import Config, KindPlan
 from edge_agent.vocabulary import nearest
 
 if TYPE_CHECKING:

@@ -18,8 +18,9 @@ from edge_agent.clock import SystemClock
 from edge_agent.commands.bundles import bundles_of_daemon, key_folder, library, state_of, write_bundle
 from edge_agent.commands.options import ConfigFile, Json, columns, plain, print_json, screen, who
 from edge_agent.commissioning.watching import Watched, is_sum, judged, watch
-from edge_agent.config import Config, find, load
+from edge_agent.config import find, load
 from edge_agent.errors import EdgeAgentError, ModelError
+from edge_agent.plan import Config
 from edge_agent.vocabulary import QUANTITIES, nearest
 
 if TYPE_CHECKING:

@@ -18,8 +18,9 @@ from edge_agent.commands.options import ConfigFile, Json, print_json, screen, se
 from edge_agent.commissioning.comparison import Measured, Reference, Tell, measure, words
 from edge_agent.commissioning.record import folder_of, write
 from edge_agent.commissioning.settling import Line, line, objections
-from edge_agent.config import Config, DevicePlan, find, load
+from edge_agent.config import find, load
 from edge_agent.errors import EdgeAgentError
+from edge_agent.plan import Config, DevicePlan
 from edge_agent.settings import split_unit
 from edge_agent.vocabulary import UNITS, nearest
 

@@ -13,9 +13,10 @@ from pydantic import TypeAdapter, ValidationError
 from edge_agent.broker import Broker
 from edge_agent.catalogue import SENSORS
 from edge_agent.commands.options import Json, print_json, whole_file
-from edge_agent.config import loads, named
+from edge_agent.config import loads
 from edge_agent.errors import EdgeAgentError
 from edge_agent.interview import Answers, Meter, Sensor, write
+from edge_agent.plan import named
 from edge_agent.settings import Watts
 from edge_agent.vocabulary import nearest
 

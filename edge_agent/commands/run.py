@@ -18,10 +18,11 @@ from edge_agent import logs, notify
 from edge_agent.agent import Agent
 from edge_agent.clock import SystemClock
 from edge_agent.commands.options import ConfigFile
-from edge_agent.config import Config, find, load, loads, stated_dir
+from edge_agent.config import find, load, loads, stated_dir
 from edge_agent.control import ControlServer, socket_path
 from edge_agent.errors import ConfigError, EdgeAgentError
 from edge_agent.health import dump_stacks
+from edge_agent.plan import Config
 from edge_agent.remote import Commands, control
 from edge_agent.whole import UNFINISHED, whole
 from edge_agent.worker import Worker

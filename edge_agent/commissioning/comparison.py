@@ -10,8 +10,8 @@ from edge_agent.clock import Clock
 from edge_agent.commissioning.finding import Snapshot
 from edge_agent.commissioning.settling import LEAST_READINGS, Rest, rest
 from edge_agent.commissioning.source import Source, collect, opened
-from edge_agent.config import Config, DevicePlan
 from edge_agent.errors import EdgeAgentError
+from edge_agent.plan import Config, DevicePlan
 
 _SHOWN: Final = {"temperature": ("°C", 2), "relative_humidity": ("%", 1), "pressure": ("Pa", 0)}
 

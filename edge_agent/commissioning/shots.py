@@ -8,9 +8,9 @@ from threading import Event
 from typing import Final
 
 from edge_agent.clock import NS, Clock
-from edge_agent.config import KindPlan
 from edge_agent.errors import EdgeAgentError
 from edge_agent.health import Health
+from edge_agent.plan import KindPlan
 from edge_agent.stages.eye import Eye
 from edge_agent.vocabulary import ANOMALY, DEFECT, GOOD, NORMAL, UNKNOWN, Evidence, Verdict
 

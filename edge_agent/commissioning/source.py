@@ -11,8 +11,8 @@ from typing import Any, Final, NamedTuple, Protocol
 from edge_agent import control
 from edge_agent.clock import NS, Clock
 from edge_agent.commissioning.finding import Snapshot
-from edge_agent.config import Config, DevicePlan
 from edge_agent.errors import DeviceError, EdgeAgentError, WireError
+from edge_agent.plan import Config, DevicePlan
 from edge_agent.plausibility import Gate
 
 _ASK_EVERY_S: Final = 0.25

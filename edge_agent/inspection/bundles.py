@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from edge_agent.config import Config
 from edge_agent.errors import EdgeAgentError
 from edge_agent.inspection.finding import FAIL, OK, WARN, Finding, Scene, Step, failed
+from edge_agent.plan import Config
 from edge_agent.settings import ModelSection
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from threading import Event, Thread
 from typing import Any, Final
 
 from edge_agent.clock import NS
-from edge_agent.config import KindPlan
 from edge_agent.errors import OutputError
 from edge_agent.health import Health
 from edge_agent.inspection.finding import DAEMON, FAIL, OK, WARN, Finding, Scene, Step, failed
+from edge_agent.plan import KindPlan
 from edge_agent.roster import Asked
 from edge_agent.vocabulary import NOT_INSPECTED, Verdict
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from edge_agent.clock import Clock
-from edge_agent.config import Config
 from edge_agent.errors import EdgeAgentError
+from edge_agent.plan import Config
 
 OK: Final = "ok"
 WARN: Final = "warn"

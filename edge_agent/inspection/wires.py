@@ -13,9 +13,9 @@ from edge_agent import readable
 from edge_agent.bus_health import FULL, diagnose, load
 from edge_agent.bus_watch import BusWatch, seen
 from edge_agent.clock import NS
-from edge_agent.config import BusPlan, DevicePlan, wire_times
 from edge_agent.errors import DeviceError, WireError
 from edge_agent.inspection.finding import DAEMON, FAIL, OK, WARN, Finding, Scene, Step, failed
+from edge_agent.plan import BusPlan, DevicePlan, wire_times
 from edge_agent.plausibility import Gate
 
 _TURNAROUND_S: Final = 0.02  # assumed for a meter that was not asked
