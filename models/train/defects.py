@@ -42,7 +42,7 @@ def make(prepared: Prepared, stage: Stage) -> Made:
     said = examine.ask(trial, "int8-onnx", prepared.pixels, validation)
     threshold = _threshold(said.scores, prepared.bad[validation], prepared.recipe)
     said = examine.ask(trial, "int8-onnx", prepared.pixels, test)
-    return _examined(prepared, network, files, threshold, len(validation), (test, said), test)
+    return _examined(prepared, network, files, threshold, int((~prepared.bad[validation]).sum()), (test, said), test)
 
 
 def _by_folds(prepared: Prepared, usable: Any, only: Any, stage: Stage) -> Made:
@@ -50,7 +50,7 @@ def _by_folds(prepared: Prepared, usable: Any, only: Any, stage: Stage) -> Made:
     held, said = held_out(prepared, usable, only, stage)
     threshold = _threshold(said.scores, prepared.bad[held], prepared.recipe)
     network, files = learn(prepared, np.concatenate([usable, only]), usable[:0], stage)
-    return _examined(prepared, network, files, threshold, len(held), (held, said), usable)
+    return _examined(prepared, network, files, threshold, int((~prepared.bad[held]).sum()), (held, said), usable)
 
 
 def held_out(prepared: Prepared, usable: Any, only: Any, stage: Stage) -> tuple[Any, Said]:

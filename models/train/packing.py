@@ -45,7 +45,9 @@ def draft(
         if locates
         else {"name": "logits", "activation": "softmax", "labels": list(prepared.labels), "good": good}
     )
-    set_for = "the fewest mistakes" if recipe.false_rejects is None else f"false-reject rate {recipe.false_rejects:.2%}"
+    set_for = (
+        "the fewest mistakes" if recipe.false_rejects is None else f"false-reject rate {recipe.false_rejects * 100:g} %"
+    )
     ranked = sorted(files, key=lambda name: (not name.startswith("int8"), not name.endswith("onnx")))
     width, height = recipe.size or (0, 0)
     card: dict[str, Any] = {
