@@ -39,9 +39,9 @@ def make(prepared: Prepared, stage: Stage) -> Made:
     _check_sides(prepared, {"train": train, "validation": validation, "test": test})
     network, files = learn(prepared, train, validation, stage)
     trial = draft(prepared, files, 0.5, 0)
-    said = examine.ask(trial, "int8-onnx", prepared.pixels, validation)
+    said = examine.ask(trial, examine.EXAMINED, prepared.pixels, validation)
     threshold = _threshold(said.scores, prepared.bad[validation], prepared.recipe)
-    said = examine.ask(trial, "int8-onnx", prepared.pixels, test)
+    said = examine.ask(trial, examine.EXAMINED, prepared.pixels, test)
     return _examined(prepared, network, files, threshold, int((~prepared.bad[validation]).sum()), (test, said), test)
 
 
@@ -70,7 +70,7 @@ def held_out(prepared: Prepared, usable: Any, only: Any, stage: Stage) -> tuple[
             stage(f"fold {number + 1} of {count}: {name}", done, of, live)
 
         _, files = learn(prepared, outside, usable[:0], tell, everything=False)
-        answer = examine.ask(draft(prepared, files, 0.5, 0), "int8-onnx", prepared.pixels, inside)
+        answer = examine.ask(draft(prepared, files, 0.5, 0), examine.EXAMINED, prepared.pixels, inside)
         order.append(inside)
         scores.append(answer.scores)
         classes.append(answer.classes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-VARIANTS = ("fp32-onnx", "int8-onnx", "fp32-tflite", "int8-tflite")
+VARIANTS: Final = ("fp32-onnx", "int8-onnx", "fp32-tflite", "int8-tflite")
+EXAMINED: Final = "int8-onnx"
+"""Who answers for the figures; the others decide the same, which is measured as well."""
 
 
 class Said(NamedTuple):

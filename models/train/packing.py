@@ -48,7 +48,7 @@ def draft(
     set_for = (
         "the fewest mistakes" if recipe.false_rejects is None else f"false-reject rate {recipe.false_rejects * 100:g} %"
     )
-    ranked = sorted(files, key=lambda name: (not name.startswith("int8"), not name.endswith("onnx")))
+    ranked = sorted(files, key=lambda name: (not name.startswith("int8"), not name.endswith("tflite")))  # fast first
     width, height = recipe.size or (0, 0)
     card: dict[str, Any] = {
         "name": recipe.name,
@@ -84,6 +84,7 @@ def finish(made: Made, command: str, *, small: bool = True) -> Bundle:
         "int8_agrees_onnx": round(made.parity.quantised_onnx, 5),
         "int8_agrees_tflite": round(made.parity.quantised_tflite, 5),
         "onnx_agrees_tflite": round(made.parity.runtimes_int8, 5),
+        "examined": examine.EXAMINED,
         "command": command,
         **made.extra,
     }

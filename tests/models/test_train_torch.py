@@ -71,7 +71,7 @@ def test_from_polygons_to_a_signed_bundle_that_finds_pits(place, capsys):
     assert said["auroc"] > 0.9
     assert min(said["parity"][key] for key in ("quantised_onnx", "quantised_tflite", "runtimes_int8")) >= 0.9
     found = bundle.load(place / "pits", keys.trusted(place / "home/.local/share/edge-agent"))
-    assert [file.variant for file in found.card.files] == ["int8-onnx", "int8-tflite"]
+    assert [file.variant for file in found.card.files] == ["int8-tflite", "int8-onnx"]
     assert "train defects" in found.card.metrics["command"]
     image = surface(np.random.default_rng(99))
     image[20:29, 40:49] = 15
