@@ -13,11 +13,11 @@ from torch.nn import functional
 
 
 def moved(
-    images: Any, masks: Any | None, out: tuple[int, int], draw: Any, *, zoom: float, turn: float, shift: float
-) -> tuple[Any, Any | None]:
+    images: Any, masks: Any, out: tuple[int, int], draw: Any, *, zoom: float, turn: float, shift: float
+) -> tuple[Any, Any]:
     """Turned, mirrored, scaled and moved at random; ``out``: height and width of what is cut out.
 
-    ``images``: n × c × h × w, ``masks``: n × 1 × h × w (they go the same way). ``zoom``, ``shift``: shares,
+    ``images``: n × c × h × w, ``masks``: n × m × h × w (they go the same way), or None. ``zoom``, ``shift``: shares,
     ``turn``: radians. ``draw``: torch.Generator.
     """
     count, _, height, width = images.shape

@@ -68,7 +68,8 @@ def _woven(random: np.random.Generator, shape: tuple[int, int]) -> Array:
     bend = 0.4 * noise(random, shape, 120, 1, 0)
     one = np.sin(2 * np.pi * (rows * np.sin(angle) + columns * np.cos(angle)) / period + bend)
     other = np.sin(2 * np.pi * (rows * np.cos(angle) - columns * np.sin(angle)) / (period * random.uniform(0.6, 2)))
-    return one * random.uniform(0.4, 1) + other * random.choice([0.0, 0.6]) + 0.3 * noise(random, shape, 2, 1, 0)
+    field: Array = one * random.uniform(0.4, 1) + other * random.choice([0.0, 0.6])
+    return field + 0.3 * noise(random, shape, 2, 1, 0)
 
 
 def _tiled(random: np.random.Generator, shape: tuple[int, int]) -> Array:
