@@ -56,7 +56,7 @@ class Locator(nn.Module):
 
     def __init__(self, channels: int, width: int = 48, *, place: bool = False) -> None:
         super().__init__()
-        self.place = nn.Parameter(torch.zeros(6)) if place else None
+        self.place: Any = nn.Parameter(torch.zeros(6)) if place else None
         half = width // 2
         self.trunk = nn.Sequential(
             _convolution(channels, width // 3, 2),
