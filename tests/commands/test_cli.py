@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.__main__ import run
 from edge_agent.cli import VERBS, main
 from edge_agent.commands.status import buffer, show
 
@@ -92,6 +93,19 @@ def test_a_reader_that_has_seen_enough_is_no_error(place):
     command = f"{sys.executable} -m edge_agent version --json | true"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, cwd=ROOT)
     assert "Traceback" not in done.stderr
+
+
+def test_interrupted_while_it_is_being_loaded(monkeypatch):
+    """Ctrl-C in the first half second: exit code 130, no traceback."""
+
+    class Interrupting:
+        def find_spec(self, name, *_):
+            if name == "edge_agent.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "edge_agent.cli")
+    assert run() == 130
 
 
 def test_one_verb_does_not_load_the_others():
