@@ -23,11 +23,13 @@ from threading import Event
 import yaml
 
 from bench import installations
+from bench.layouts import WORDS, random_layout
 from drivers.modbus import ModbusTcp
 from drivers.published import published
 from edge_agent.clock import ManualClock
 from edge_agent.commissioning.finding import Snapshot
 from edge_agent.commissioning.meter import Facts, examine, resolution_of
+from edge_agent.commissioning.unknown import hot_places, search
 from edge_agent.commissioning.variants import reader
 from edge_agent.plausibility import Gate
 from edge_agent.vocabulary import UNITS
@@ -39,7 +41,8 @@ METERS = ("eastron-sdm630", "abb-b23", "carlo-gavazzi-em340", "inepro-pro380", "
           "bernecker-mpm3pm", "finder-7m38", "siemens-pac1600", "wago-879-3000", "eltako-dsz15")  # fmt: skip
 FAULTS = ("wrong-ct", "swapped", "reversed", "word-order", "off-by-one")
 WINDOW_S = 40
-WORDS = {"u16": 1, "s16": 1, "u32": 2, "s32": 2, "f32": 2, "u64": 4, "s64": 4, "f64": 4}
+CHARACTER_S = 10 / 9600
+TURNAROUND_S = 0.02  # assumed
 
 
 class Far:
@@ -227,13 +230,92 @@ def run(seed, plants, healthy, show=print):
     return results
 
 
+class Wire:
+    """A unit behind a simulated 9600 baud line: every question takes its bytes, its silences and a turnaround."""
+
+    def __init__(self, far, port):
+        self._far, self._behind_s, self.seconds = far, 0.0, 0.0
+        self.clock = FarClock(far)
+        self.bus = ModbusTcp("b", ModbusTcp.Settings(kind="modbus-tcp", host="127.0.0.1", port=port), self.clock)
+
+    def read(self, fc, at, count):
+        size = 5
+        try:
+            data = self.bus.request(1, fc, at, count)
+            size = 5 + 2 * count
+        finally:
+            self._behind_s += (8 + size) * CHARACTER_S + 2 * 3.5 * CHARACTER_S + TURNAROUND_S
+            if self._behind_s > 0.25:
+                self.clock.advance(self._behind_s)
+                self._behind_s = 0.0
+        return data
+
+
+def find_layout(far, rng, limit_s=180.0):
+    """Search one random layout; (found, wanted, layout for the peer, seconds of the line and of waiting)."""
+    layout, wanted = random_layout(rng)
+    load = installations.ordinary(rng)
+    load["machine"] |= {"watts": 10 ** rng.uniform(3.7, 4.7), "kind": rng.choice(["cycle", "ramp", "switching"])}
+    wire = Wire(far, far.ask({"install": {"load": load, "layout": layout}})["port"])
+    clamp = {"l1": far.ask({"at": 0.01})["amps"][0] * rng.uniform(0.98, 1.02)}  # read before the search
+    wire.bus.open()
+    try:
+        found, _ = search(wire.read, wire.clock, clamp, limit_s=limit_s, hot=hot_places())
+    finally:
+        wire.bus.close()
+    return found, wanted, layout, wire.clock.elapsed_s
+
+
+def layout_problems(found, wanted, layout):
+    """What of a proposal is not as it is in the meter."""
+    if found is None:
+        return ["nothing found"]
+    problems = []
+    for name, row in wanted.items():
+        if name not in found.rows:
+            if name.startswith(("voltage", "current", "active_power_l", "frequency")):
+                problems.append(f"{name} is missing")
+            continue
+        place, scale = found.rows[name]
+        alike = place.fc == row["fc"] and place.at == row["at"] and place.type[1:] == row["type"][1:]
+        if not alike or abs(scale / row["gain"] - 1) > 0.01:
+            problems.append(
+                f"{name}: {place.at:#x} {place.type} x{scale:g}, is {row['at']:#x} {row['type']} x{row['gain']}"
+            )
+    wide = any(WORDS[row["type"]] > 1 for row in wanted.values())
+    if (wide and found.word_order != layout["word_order"]) or found.byte_order != layout["byte_order"]:
+        problems.append(f"orders {found.word_order}, {found.byte_order}")
+    return problems
+
+
+def run_layouts(seed, count, show=print):
+    """(how many were found, seconds of each)."""
+    good, took = 0, []
+    with Far() as far:
+        for index in range(count):
+            rng = random.Random(f"{seed}/layout/{index}")
+            found, wanted, layout, seconds = find_layout(far, rng)
+            problems = layout_problems(found, wanted, layout)
+            good += not problems
+            took.append(seconds)
+            if problems:
+                show(f"layout {index} after {seconds:.0f} s: {'; '.join(problems)[:300]}")
+    return good, took
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     options.add_argument("--plants", type=int, default=100)
     options.add_argument("--healthy", type=int, default=100)
+    options.add_argument("--layouts", type=int, default=20)
     chosen = options.parse_args()
     print(f"seed {chosen.seed}")
+    if chosen.layouts:
+        good, took = run_layouts(chosen.seed, chosen.layouts)
+        print(
+            f"layouts found: {good} of {chosen.layouts}, {sum(took) / len(took):.0f} s each, the longest {max(took):.0f} s"
+        )
     for key, count in run(chosen.seed, chosen.plants, chosen.healthy).items():
         print(key, count)
 

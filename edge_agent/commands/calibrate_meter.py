@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -15,14 +16,16 @@ from drivers.published import published
 from drivers.registers import MeterProfile
 from edge_agent import logs
 from edge_agent.clock import Clock, SystemClock, iso
+from edge_agent.commands.calibrate_unknown import find_out, take_over
 from edge_agent.commands.options import ConfigFile, Json, columns, plain, print_json, screen, who
 from edge_agent.commissioning import physics, ratio, record
 from edge_agent.commissioning.finding import GOOD, NOT_JUDGED, UNSURE, WRONG, Finding, Snapshot
 from edge_agent.commissioning.meter import Examination, Facts, examine, resolution_of
 from edge_agent.commissioning.source import collect, opened
 from edge_agent.commissioning.variants import reader
-from edge_agent.config import Config, DevicePlan, find, load
+from edge_agent.config import find, load
 from edge_agent.errors import EdgeAgentError
+from edge_agent.plan import Config, DevicePlan
 from edge_agent.vocabulary import nearest
 
 _MARKS: Final = {GOOD: "[green]good[/]", WRONG: "[red]WRONG[/]", UNSURE: "[yellow]unsure[/]", NOT_JUDGED: "[dim]—[/]"}
@@ -42,17 +45,39 @@ def register(app: typer.Typer) -> None:
             bool, typer.Option("--consuming", help="You know that the machine feeds nothing back now.")
         ] = False,
         yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")] = False,
+        bus: Annotated[
+            str | None, typer.Option(help="Bus of a meter without a profile: its registers are searched.")
+        ] = None,
+        unit: Annotated[int, typer.Option(min=0, max=255, help="Its unit id.")] = 1,
+        table: Annotated[
+            Path | None, typer.Option("--import", help="Instead: make a profile of a maker's register table (CSV).")
+        ] = None,
+        base: Annotated[int, typer.Option(min=0, max=1, help="What the table calls the first register.")] = 0,
+        function: Annotated[int, typer.Option(min=3, max=4, help="Where the table does not say it.")] = 3,
+        word_order: Annotated[str, typer.Option(help="Of the table: big or little.")] = "big",
+        output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the profile goes.")] = None,
         config: ConfigFile = None,
         json_: Json = False,
     ) -> int:
         """Check a meter against physics while it works; name the wire that is wrong; write a signed record.
 
+        With --bus and --unit: search the registers of an unknown meter and propose a profile, best with --clamp and
+        under a load that varies. With --import: make a profile of a register table.
+
         Exit code 0: nothing is wrong; 1: something is, or may be; 3: the meter cannot be read.
         """
         clamps, plate = _ratios(clamp, nameplate)
+        if word_order not in ("big", "little"):
+            raise typer.BadParameter(f"{word_order!r} is neither big nor little")
+        if table is not None:
+            return take_over(table, output, base=base, fc=function, word_order=word_order, as_json=json_)
         clock = SystemClock()
         logs.configure(clock, level="critical")
         plan = load(find(config))
+        if bus is not None:
+            if device is not None:
+                raise typer.BadParameter("name a device of the config, or a bus and a unit, not both")
+            return find_out(plan, bus, unit, clamps, output, clock, as_json=json_)
         chosen = _chosen(plan, device)
         quiet = json_ or not screen().is_terminal
         facts = Facts(
