@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[np.float64]
 
-SCALES: Final = ((4.5, 70.0), (30.0, 600.0))  # s: fast and slow mean; the second only where the calibration holds it
+SCALES: Final = ((4.5, 80.0), (30.0, 600.0))  # s: fast and slow mean; the second only where the calibration holds it
 FEWEST_LOOKS: Final = 16.0
 SHORTEST_S: Final = 120.0  # there is nothing to be learnt from less
 SHORT_S: Final = 1800.0  # less is warned about
