@@ -117,7 +117,7 @@ class Database:
         db.execute("PRAGMA journal_size_limit=4194304")
         db.execute("PRAGMA secure_delete=OFF")  # Debian turns it on; it writes every deleted page once more
         db.execute("PRAGMA temp_store=MEMORY")
-        db.execute("PRAGMA cache_size=-1024")
+        db.execute("PRAGMA cache_size=-512")
         self._quick_check(db)
         with transaction(db):
             if version == 0:

@@ -159,7 +159,7 @@ class Flight:
         self._settled: list[int] = []
         self._tries: dict[int, int] = {}
         self._paused_until_ns = 0
-        self._offsets: dict[int, int | None] = {}
+        self._offsets: dict[int, tuple[int | None, int]] = {}  # boot → offset, when it was asked for
 
     @property
     def busy(self) -> bool:
@@ -193,9 +193,7 @@ class Flight:
         return len(self._sent) < window and self._session.room > 0
 
     def _send(self, row: Stored, *, late: bool) -> None:
-        if row.boot not in self._offsets or (self._offsets[row.boot] is None and not row.synced):
-            self._offsets[row.boot] = self._reader.offset_ms(row.boot)
-        wall_ms, synced = restamp(row, self._offsets[row.boot])
+        wall_ms, synced = (row.wall_ms, True) if row.synced else restamp(row, self._offset(row.boot))
         topic = f"{self._root}/{row.topic}"
         user: list[tuple[str, str]] = []
         if row.kind == EVIDENCE:
@@ -220,6 +218,15 @@ class Flight:
             self._confirmed_ns = now_ns
         mid = self._session.publish(topic, payload, retain=retain, user=user)
         self._sent[mid] = (row, now_ns)
+
+    def _offset(self, boot: int) -> int | None:
+        """UTC minus monotonic of a boot. While it is not known it is asked for once a second, not for every row."""
+        now_ns = self._clock.mono_ns()
+        offset, asked_ns = self._offsets.get(boot, (None, -NS))
+        if offset is None and now_ns - asked_ns >= NS:
+            offset = self._reader.offset_ms(boot)
+            self._offsets[boot] = (offset, now_ns)
+        return offset
 
     def acked(self, ack: Ack) -> None:
         found = self._sent.pop(ack.mid, None)
