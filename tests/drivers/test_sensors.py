@@ -6,7 +6,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from drivers.sensors import am2320, bme280, hdc1080
@@ -14,12 +14,12 @@ from drivers.sensors.bus import SensorBus
 from drivers.sensors.crc import crc8, crc16_modbus, words
 from drivers.sensors.device import I2cDevice, I2cSensor, sensor_profile
 from drivers.sensors.part import clipped
-from edge_agent.psychrometrics import absolute_humidity, derive, dew_point
 from drivers.simulated import bme280_chip
 from drivers.simulated.chips import Am2320, remainder, word
 from edge_agent.catalogue import SENSORS, load
 from edge_agent.clock import ManualClock
 from edge_agent.errors import DeviceError, ProfileError
+from edge_agent.psychrometrics import absolute_humidity, derive, dew_point
 
 
 class Scripted(SensorBus):
@@ -178,6 +178,8 @@ def test_the_bme280_formulas_agree_with_the_integer_ones(celsius, pascal, percen
     t_fine = bme280_chip.fine(adc_t)
     adc_p = bme280_chip._search(lambda adc: -bme280_chip.pressure(t_fine, adc), -pascal, 20)
     adc_h = bme280_chip._search(lambda adc: bme280_chip.humidity(t_fine, adc), percent, 16)
+    # These contents mean "skipped", whatever the formulas would make of them.
+    assume(0x80000 not in (adc_t, adc_p) and adc_h != 0x8000)
 
     values = bme280.decode(calibration, (adc_p << 44 | adc_t << 20 | adc_h).to_bytes(8, "big")).values
 
