@@ -313,9 +313,7 @@ def main():
     print(f"seed {chosen.seed}")
     if chosen.layouts:
         good, took = run_layouts(chosen.seed, chosen.layouts)
-        print(
-            f"layouts found: {good} of {chosen.layouts}, {sum(took) / len(took):.0f} s each, the longest {max(took):.0f} s"
-        )
+        print(f"layouts: {good} of {chosen.layouts} found in {sum(took) / len(took):.0f} s, at most {max(took):.0f} s")
     for key, count in run(chosen.seed, chosen.plants, chosen.healthy).items():
         print(key, count)
 

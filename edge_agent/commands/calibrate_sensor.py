@@ -65,44 +65,52 @@ def register(app: typer.Typer) -> None:
             return _tell(plan, chosen, clock, as_json=json_)
         with _telling(quiet=json_ or not screen().is_terminal) as tell:
             points, told = measure(plan, chosen, clock, references, span_s, patience_s, tell)
-        quantity = references[0].quantity
-        kept = _history_of(plan, chosen)
-        before = kept[-1].corrections.get(quantity) if kept else None
-        if wrong := objections(quantity, [(point.at_rest, point.reference.value) for point in points]):
-            raise EdgeAgentError("not calibrated: " + "; ".join(wrong))
-        found = line([(point.at_rest, point.reference.value) for point in points], reference_u or 0.0)
-        stamp = clock.stamp()
-        body = {
-            "kind": "sensor",
-            "who": who(),
-            "at": iso(stamp.wall_ms),
-            "clock_synced": stamp.synced,
-            "device": device,
-            "profile": chosen.settings.profile,
-            "quantity": quantity,
-            "source": told,
-            "points": [
-                {
-                    "reference": point.reference.value,
-                    "before": before(point.at_rest.mean) if before else point.at_rest.mean,
-                    **asdict(point.at_rest),
-                }
-                for point in points
-            ],
-            "reference_uncertainty": reference_u,
-            "gain": found.gain,
-            "offset": found.offset,
-            "uncertainty": found.uncertainty,
-            "expires": iso(stamp.wall_ms + int(valid_s * 1000)),
-        }
-        fresh = _next(kept, chosen, quantity, found, stamp.wall_ms, int(valid_s * 1000), body)
-        _store(plan, device, fresh)
-        record = write(plan.state_dir, device, body, stamp.wall_ms)
+        body = _put_right(plan, chosen, clock, points, told, reference_u, int(valid_s * 1000))
         if json_:
-            print_json({**body, "record": str(record)})
+            print_json(body)
         else:
-            _show(body, points, quantity)
+            _show(body, points)
         return 0
+
+
+def _put_right(
+    plan: Config,
+    chosen: DevicePlan,
+    clock: Clock,
+    points: list[Measured],
+    told: str,
+    reference_u: float | None,
+    valid_ms: int,
+) -> dict[str, Any]:
+    """Store the calibration and a signed record of it; what was done. Raises EdgeAgentError where it is none."""
+    quantity = points[0].reference.quantity
+    pairs = [(point.at_rest, point.reference.value) for point in points]
+    if wrong := objections(quantity, pairs):
+        raise EdgeAgentError("not calibrated: " + "; ".join(wrong))
+    kept = _history_of(plan, chosen)
+    before = kept[-1].corrections.get(quantity) if kept else None
+    found = line(pairs, reference_u or 0.0)
+    stamp = clock.stamp()
+    body = {
+        "kind": "sensor",
+        "who": who(),
+        "at": iso(stamp.wall_ms),
+        "clock_synced": stamp.synced,
+        "device": chosen.name,
+        "profile": chosen.settings.profile,
+        "quantity": quantity,
+        "source": told,
+        "points": [
+            {"reference": true, "before": before(at_rest.mean) if before else at_rest.mean, **asdict(at_rest)}
+            for at_rest, true in pairs
+        ],
+        "reference_uncertainty": reference_u,
+        **asdict(found),
+        "expires": iso(stamp.wall_ms + valid_ms),
+    }
+    _store(plan, chosen.name, _next(kept, chosen, quantity, found, stamp.wall_ms, valid_ms, body))
+    record = write(plan.state_dir, chosen.name, body, stamp.wall_ms)
+    return {**body, "record": str(record)}
 
 
 def _references(first: str | None, second: str | None) -> list[Reference]:
@@ -243,7 +251,8 @@ def _tell(plan: Config, chosen: DevicePlan, clock: Clock, *, as_json: bool) -> i
 _APPLY: Final = "A running daemon takes it up with: systemctl reload edge-agent"
 
 
-def _show(body: dict[str, Any], points: list[Measured], quantity: str) -> None:
+def _show(body: dict[str, Any], points: list[Measured]) -> None:
+    quantity = body["quantity"]
     for point, row in zip(points, body["points"], strict=True):
         at_rest, after = point.at_rest, point.at_rest.mean * body["gain"] + body["offset"]
         noise = f"scatter {at_rest.scatter:.2g}, drift {at_rest.drift:+.2g} per min, {at_rest.count} readings"
