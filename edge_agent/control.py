@@ -18,7 +18,7 @@ from typing import Any, Final
 import structlog
 
 from edge_agent.errors import EdgeAgentError
-from edge_agent.flight import json_object
+from edge_agent.payload import json_object
 
 log = structlog.get_logger("control")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from pathlib import Path
 from typing import Final, Protocol
@@ -14,7 +13,7 @@ from edge_agent.clock import NS, Clock
 from edge_agent.health import Health
 from edge_agent.mqtt import Ack, Session
 from edge_agent.outbox import ALARM, EVIDENCE, GAP, Stored
-from edge_agent.payload import envelope, properties, restamp
+from edge_agent.payload import envelope, json_object, properties, restamp
 from edge_agent.receipts import Receipts
 from edge_agent.settings import Duration
 
@@ -283,19 +282,6 @@ class Flight:
         _, sent_ns = next(iter(self._sent.values()))
         if now_ns - self._confirmed_ns > self._timeout_ns or now_ns - sent_ns > _FORGOTTEN_AFTER * self._timeout_ns:
             raise MqttError(Why.NETWORK, f"{self._session.broker.url}: no PUBACK for {self._timeout_ns // NS} s")
-
-
-def json_object(payload: bytes) -> dict[str, object]:
-    """A JSON object of at most 64 KiB; raises ValueError."""
-    if len(payload) > 65536:
-        raise ValueError("too large")
-    try:
-        found = json.loads(payload)
-    except RecursionError as error:
-        raise ValueError("too deep") from error
-    if not isinstance(found, dict):
-        raise ValueError("not an object")
-    return found
 
 
 def _picture(row: Stored) -> tuple[bytes, str] | None:

@@ -154,3 +154,16 @@ def message(fields: Mapping[str, object]) -> bytes:
 
 def stamp_fields(at: Stamp) -> dict[str, object]:
     return {"at": iso(at.wall_ms), "clock": "synced" if at.synced else "unsynced"}
+
+
+def json_object(payload: bytes) -> dict[str, object]:
+    """A JSON object of at most 64 KiB; raises ValueError."""
+    if len(payload) > 65536:
+        raise ValueError("too large")
+    try:
+        found = json.loads(payload)
+    except RecursionError as error:
+        raise ValueError("too deep") from error
+    if not isinstance(found, dict):
+        raise ValueError("not an object")
+    return found

@@ -12,7 +12,7 @@ import structlog
 
 from edge_agent.agent import Agent
 from edge_agent.errors import EdgeAgentError
-from edge_agent.flight import json_object
+from edge_agent.payload import json_object
 
 log = structlog.get_logger("command")
 
