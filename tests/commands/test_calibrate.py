@@ -95,7 +95,7 @@ def test_a_sensor_is_corrected_and_the_daemon_takes_it_up(world, until):
 
 def test_an_expired_calibration_is_said_and_goes_on(world, until):
     """In status as a fault, and by the verb as exit code 1; the values stay corrected."""
-    arguments = ("calibrate", "sensor", "cabinet", "--reference", "25C", "--settle", "1s", "--valid", "1s")
+    arguments = ("calibrate", "sensor", "cabinet", "--reference", "25C", "--settle", "1s", "--valid", "10ms")
     assert world.call(*arguments).returncode == 0
     assert world.call("calibrate", "sensor", "cabinet").returncode == 1
     world.start()
