@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -41,6 +42,7 @@ log = structlog.get_logger("agent")
 STOP_DEADLINE_S = 8.0
 TELL_BUSES_EVERY_S = 60.0  # how they fare; spares the broker
 ALARMS_FILE = "alarms.json"
+_SAYS = {"publish": ("mqtt",), "alarms": ("alarm", "output")}  # part → other names that its faults have
 
 
 def product_version() -> str:
@@ -124,6 +126,7 @@ class Agent:
         """Go over to another config: parts whose settings are the same are not touched; those that changed."""
         changed = self._apply(config)
         self.config = config
+        self._faults_seen = None  # the next look has the broker told what there is now
         log.info("reloaded", changed=changed)
         return changed
 
@@ -162,6 +165,7 @@ class Agent:
             if name not in wanted or name not in self._parts or self._parts[name].fingerprint != wanted[name][0]
         ]
         self._stop_parts(changed, STOP_DEADLINE_S)
+        self._forget_faults(changed)
         for device in config.devices.values():
             self._formats[device.name] = {name: number_format(q) for name, q in device.quantities.items()}
             self._counters[device.name] = [name for name, q in device.quantities.items() if q.kind == COUNTER]
@@ -171,7 +175,7 @@ class Agent:
                 fingerprint, make = wanted[name]
                 try:
                     part = make(fingerprint)
-                except EdgeAgentError as error:
+                except (EdgeAgentError, OSError) as error:
                     self.health.fault(name, str(error))
                     continue
                 self.health.clear(name)
@@ -179,6 +183,16 @@ class Agent:
                 for worker in part.workers:
                     worker.start()
         return sorted(changed)
+
+    def _forget_faults(self, names: Iterable[str]) -> None:
+        """What a part said of itself ends with it; its successor says what is still so."""
+        sources = {source for name in names for source in (name, f"worker.{name}", *_SAYS.get(name, ()))}
+        sources |= {
+            f"device.{device.name}" for device in self.config.devices.values() if f"bus.{device.bus}" in sources
+        }
+        for fault in self.health.faults():
+            if any(f"{fault.source}.".startswith(f"{source}.") for source in sources):
+                self.health.clear(fault.source)
 
     def _calibrated(self, config: Config) -> dict[str, Calibration]:
         """The calibrations in use. One that cannot be used is a fault: its sensor goes on uncorrected, and says so."""
@@ -224,7 +238,7 @@ class Agent:
         if lines:
             wanted["models"] = (repr(lines), partial(self._judge_part, config=config, models=lines))
         # Alarms that were taken out of the config are ended aloud: they may stand retained at the broker.
-        if config.alarms or config.outputs or (config.state_dir / ALARMS_FILE).exists():
+        if config.alarms or config.outputs or _is_there(config.state_dir / ALARMS_FILE):
             mark = repr((config.alarms, [(o.kind, o.settings) for o in config.outputs.values()]))
             wanted["alarms"] = (mark, lambda mark: self._alarm_part(mark, config))
         return wanted
@@ -480,6 +494,14 @@ class Agent:
     def stage(self) -> Any:
         """The alarm stage, or None when no alarms are configured."""
         return self._stage
+
+
+def _is_there(path: Path) -> bool:
+    """A folder that may not be looked into has nothing for us."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def _starting_order(name: str) -> tuple[int, str]:

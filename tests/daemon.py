@@ -36,17 +36,21 @@ class Daemon:
     def __init__(
         self,
         folder: Path,
-        url: str,
+        url: str = "",
         *,
+        config: str = CONFIG,
         commit_every: str = "100ms",
         more: str = "",
         environment: dict[str, str] | None = None,
         script: str = "from edge_agent.cli import main; import sys; sys.exit(main(['run', '--config', sys.argv[1]]))",
     ) -> None:
-        """``script``: Python that runs the daemon of the config ``sys.argv[1]``."""
+        """``config``: a text with places for ``url``, ``commit_every`` and ``more``.
+
+        ``script``: Python that runs the daemon of the config ``sys.argv[1]``.
+        """
         self.folder = folder
         self.config = folder / "config.yaml"
-        self.config.write_text(CONFIG.format(url=url, commit_every=commit_every, more=more))
+        self.config.write_text(config.format(url=url, commit_every=commit_every, more=more))
         self.log = folder / "agent.log"
         self.starts = 0
         self._environment = environment

@@ -21,7 +21,7 @@ site: ulsan
 line: press-3
 state_dir: state
 mqtt: {{brokers: ["{url}"]}}
-buses: {{panel: {{kind: modbus-tcp, host: 127.0.0.1, port: {port}}}}}
+buses: {{panel: {{kind: modbus-tcp, host: 127.0.0.1, port: {more}}}}}
 devices: {{main: {{bus: panel, profile: eastron-sdm630, unit: 1, every: 1s}}}}
 alarms: {{overload: {{when: main.active_power > 9 MW, severity: high}}}}
 """
@@ -38,9 +38,8 @@ def process(tmp_path_factory):
     server = ModbusTwinServer({1: meter}, clock)
     try:
         with Mosquitto(folder) as broker, Ear(broker.port) as ear:
-            daemon = Daemon(folder, broker.url)
-            daemon.config.write_text(TELEMETRY.format(url=broker.url, port=server.listen("127.0.0.1", 0)))
-            with daemon:
+            port = str(server.listen("127.0.0.1", 0))
+            with Daemon(folder, broker.url, config=TELEMETRY, more=port) as daemon:
                 until(lambda: len(ear.of("telemetry")) >= 3, "telemetry")
                 yield Path(f"/proc/{daemon.pid}")
                 assert daemon.end() == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import socket
 import time
@@ -120,3 +121,31 @@ def test_without_a_file_to_open_it_goes_on_and_comes_back(tmp_path, mosquitto):
         found = oracle.judge(daemon.numbered())
     assert found["missing"] == daemon.waiting(), "what the end left on the disk"
     assert {found[name] for name in ("invented", "unmarked", "disorder")} == {0}
+
+
+NOWHERE = """
+site: ulsan
+line: press-3
+state_dir: {more}
+buses: {{air: {{kind: simulated-i2c}}}}
+devices: {{cabinet: {{bus: air, profile: sht31, every: 500ms}}}}
+cameras: {{outfeed: {{kind: simulated, every: 200ms, defect_every: 1}}}}
+"""
+ALARM = "alarms: {hot: {when: cabinet.temperature > 10 °C}}"
+
+
+@pytest.mark.parametrize(
+    "state_dir", ["x" * 300, "config.yaml/state", f"loop/state\n{ALARM}"], ids=["long", "file", "loop"]
+)
+def test_a_state_folder_that_cannot_be_keeps_nothing_from_running(tmp_path, state_dir):
+    """It starts, reads and says so; rows are kept in memory."""
+    (tmp_path / "loop").symlink_to("loop")
+    environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind(environment["NOTIFY_SOCKET"])
+        ear.settimeout(30)
+        with Daemon(tmp_path, config=NOWHERE, more=state_dir, environment=environment) as daemon:
+            while not re.match(rb"STATUS=[1-9]\d* rows recorded, .*spool.disk.* at fault", ear.recv(4096)):
+                pass
+            assert daemon.end() == 0
+    assert "Traceback" not in daemon.log.read_text()

@@ -209,8 +209,10 @@ class Daemon:
             self.agent.health.fault("config", str(error), hint="the running config stays in use")
             return
         self.agent.health.clear("config")
-        if config.state_dir != self.agent.config.state_dir or config.spool != self.agent.config.spool:
+        running = self.agent.config
+        if (config.state_dir, config.spool) != (running.state_dir, running.spool):
             self.agent.health.fault("config", "state_dir and spool change only with a restart")
+            config.state_dir, config.spool = running.state_dir, running.spool
         self.agent.reload(config)
         keep_last_good(config)
 
