@@ -17,7 +17,7 @@ from edge_agent.commissioning.decoding import SIZES, Array, Memory, Place, Tripl
 from edge_agent.commissioning.relations import Confirmed, Relations, reactive
 
 _DECADES: Final = {"f32": (0, -1, -2, -3, 3), "int": (-1, -2, 0, -3, -4)}
-_MAINS: Final = ((88.0, 142.0), (193.0, 311.0), (311.0, 448.0))
+_MAINS: Final = ((88.0, 142.0), (193.0, 311.0), (311.0, 500.0))
 _HERTZ: Final = ((49.0, 51.0), (59.0, 61.0))
 _FLOAT_AMPS: Final = (0, -3)  # a meter that has floats gives amperes, or milliamperes
 _USUAL: Final = 2.0  # most meters have the big end first; it decides where nothing else does

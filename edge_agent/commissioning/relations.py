@@ -201,7 +201,7 @@ class Relations:
                 # Power and reactive power look alike here: tables name power first, and it moves more with the load.
                 rank = (0.5 if summed else 0.0) + (3.0 if like_apparent else 0.0) + self._words.taste(place)
                 size = np.abs(values).sum(axis=1)
-                rank += 8 * float(np.ptp(size) / size.max()) + level - (place.at - self._beside.at) / 300
+                rank += 8 * float(np.ptp(size) / size.max()) + level - (place.at - self._beside.at) / 60
                 ranked.append(Product(rank, index, decade))
         return max(ranked, default=None)
 
