@@ -22,7 +22,10 @@ WILL = ("edge/a/b/agent", b'{"state":"offline"}')
 
 
 class Authority:
-    """A certificate authority with what it signed, in files."""
+    """A certificate authority with what it signed, in files.
+
+    As plants make them: without key identifiers and key usage, which Python 3.13 would ask for by itself.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -43,14 +46,7 @@ class Authority:
             .not_valid_before(now + dt.timedelta(days=min(starts_days, days - 1)))
             .not_valid_after(now + dt.timedelta(days=days))
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-            # Without these Python 3.13 refuses what 3.11 lets pass.
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
         )
-        if ca:
-            others = "digital_signature content_commitment key_encipherment data_encipherment key_agreement"
-            uses = dict.fromkeys((*others.split(), "encipher_only", "decipher_only"), False)
-            builder = builder.add_extension(x509.KeyUsage(**uses, key_cert_sign=True, crl_sign=True), critical=True)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self.key, hashes.SHA256())
