@@ -47,7 +47,15 @@ lint() {
 tests() {
     .ci/apt-needs "${TEST_NEEDS[@]}"
     environment dev
-    "$VENV/bin/python" -m pytest "$@"
+    local status=0 failed
+    "$VENV/bin/python" -m pytest "$@" || status=$?
+    if [ "$status" != 1 ] || [ -z "${CI:-}" ]; then return "$status"; fi
+    # On a machine shared with others a real process may starve. Up to three are asked once more, by themselves, and stay
+    # named in what is printed: one that passes now is unsteady and wants mending. More than three are no accident.
+    failed=$("$VENV/bin/python" -c 'import json; print(len(json.load(open(".pytest_cache/v/cache/lastfailed"))))')
+    if [ "$failed" -gt 3 ]; then return 1; fi
+    echo "=== once more, by themselves: the $failed that failed"
+    "$VENV/bin/python" -m pytest --last-failed
 }
 
 # Where both runtimes are installed the successor is asked, so it goes. Nobody trains there.
