@@ -62,7 +62,7 @@ def control(agent: Agent, question: dict[str, Any]) -> dict[str, Any]:
     """Answer a question of the control socket; raises EdgeAgentError or ValueError."""
     match question.get("ask"):
         case "status":
-            return agent.status()
+            return agent.report.status()
         case "alarms":
             return {"alarms": agent.alarms()}
         case "acknowledge":
@@ -91,7 +91,7 @@ def _carry_out(agent: Agent, name: str, request: dict[str, Any]) -> dict[str, An
     who = str(request.get("who", "broker"))[:100]
     match name:
         case "status":
-            return agent.status()
+            return agent.report.status()
         case "acknowledge":
             return _acknowledge(agent, request.get("alarm"), who)
         case "shelve":

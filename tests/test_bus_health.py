@@ -15,6 +15,7 @@ from edge_agent.bus_watch import BusWatch, Seen, seen
 from edge_agent.clock import NS, ManualClock
 from edge_agent.config import loads
 from edge_agent.errors import DeviceError
+from edge_agent.parts import wanted
 from edge_agent.vocabulary import CRC, TIMEOUT, WRONG_REPLY
 
 
@@ -241,13 +242,13 @@ def test_the_broker_is_told_once_a_minute(tmp_path, monkeypatch):
     agent = Agent(loads(LINE, tmp_path / "config.yaml"), clock)
     told = []
     agent.publisher = SimpleNamespace(state_changed=lambda: told.append(clock.mono_ns() // NS), broker=None)
-    plan = agent.config.buses["panel"]
-    agent._parts["bus.panel"] = part = agent._bus_part("", agent.config, plan)
+    _, make = wanted(agent, agent.config, agent.report.state)["bus.panel"]
+    agent.parts["bus.panel"] = part = make()
     poll = part.detail
     monkeypatch.setattr(agent.spool, "usage", dict)
-    agent.watch_state()
+    agent.look()
     told.clear()
-    assert "buses" not in agent.state("online")
+    assert "buses" not in agent.report.state("online")
     with contextlib.closing(poll._bus) as wire:
         wire.open()
         for _ in range(40):
@@ -257,11 +258,11 @@ def test_the_broker_is_told_once_a_minute(tmp_path, monkeypatch):
                 polled.visits += 1
                 polled.busy_ns += NS // 10
             clock.advance(5)
-            agent.watch_state()
+            agent.look()
     assert len(told) == 3, "two hundred seconds"
-    panel = agent.state("online")["buses"]["panel"]
+    panel = agent.report.state("online")["buses"]["panel"]
     assert panel["last_minute"] == 0.04
     assert panel["units"]["sub"]["errors"].keys() == {TIMEOUT}
     assert [suspicion["kind"] for suspicion in panel["suspicions"]] == ["unit-silent"]
     assert "main" in panel["units"]
-    assert agent.status()["buses"]["panel"]["units"]["main"]["latency_ms"]
+    assert agent.report.status()["buses"]["panel"]["units"]["main"]["latency_ms"]

@@ -71,6 +71,10 @@ FLOORS: list[tuple[str, ...]] = [
     ("edge_agent.config", "edge_agent.plan", "edge_agent.sharing"),
     (
         "edge_agent.agent",
+        "edge_agent.corrections",
+        "edge_agent.line",
+        "edge_agent.parts",
+        "edge_agent.report",
         "edge_agent.control",
         "edge_agent.remote",
         "edge_agent.deciders",
@@ -154,7 +158,6 @@ CATCH_ALL = {
 LONGEST = 300
 LONG = {
     "edge_agent/spool.py": "the promise of delivery can be checked in one place",
-    "edge_agent/agent.py": "composition root: one part after the other",
 }
 
 EMPTY_WORDS = {"util", "utils", "helper", "helpers", "manager", "handler", "base", "common", "misc", "lib"}

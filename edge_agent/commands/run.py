@@ -199,7 +199,7 @@ class Daemon:
                 log.error("stalled", workers=stalled)
                 dump_stacks()
             said = stalled
-            self.agent.watch_state()
+            self.agent.look()
             notify.status(self._line())
 
     def _do_reload(self) -> None:

@@ -8,8 +8,8 @@ import sqlite3
 
 import typer
 
-from edge_agent.agent import product_version
 from edge_agent.commands.options import Json
+from edge_agent.report import product_version
 
 
 def register(app: typer.Typer) -> None:
