@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def wanted(line: Line, config: Config, state: State) -> dict[str, tuple[str, Cal
     parts: dict[str, tuple[str, Callable[[], Part]]] = {}
 
     def want(name: str, depends_on: object, make: Callable[[str], Part]) -> None:
-        fingerprint = repr(depends_on)
+        fingerprint = blake2b(repr(depends_on).encode(), digest_size=16).hexdigest()  # whole, it would be kilobytes
         parts[name] = (fingerprint, lambda: make(fingerprint))
 
     if (mqtt := config.mqtt) is not None:
