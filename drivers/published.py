@@ -49,6 +49,8 @@ def _adapted(row: Register, profile: MeterProfile, settings: Any) -> Register:
         name = _turned_round(name, {*QUANTITIES, *profile.quantities})
         if name == row.name and name.startswith(("active_power", "reactive_power")):
             ratio = -ratio
+    if ratio == 1 and name == row.name:
+        return row  # one for all meters of the profile
     return replace(row, name=name, gain=row.gain * ratio, shift=row.shift * float(ratio))
 
 
