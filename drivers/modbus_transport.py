@@ -16,10 +16,7 @@ import termios
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
-
-import serial
-from serial.rs485 import RS485Settings
+from typing import Any, Final, Protocol
 
 from edge_agent.errors import WireError
 from edge_agent.vocabulary import BUSY, NOTHING_THERE, PERMISSION, WIRE
@@ -124,11 +121,13 @@ class SerialPort(_Descriptor):
         self._path = path
         self._line = {"baudrate": baudrate, "parity": parity, "stopbits": stopbits, "bytesize": bytesize}
         self._rs485 = rs485
-        self._serial: serial.Serial | None = None
+        self._serial: Any = None
 
     def open(self) -> None:
         if self._serial is not None:
             return
+        import serial.rs485  # noqa: PLC0415 - a line of TCP meters does not pay for it
+
         try:
             port = serial.Serial(self._path, timeout=0, exclusive=True, **self._line)
         except (OSError, ValueError, termios.error) as error:
@@ -138,7 +137,7 @@ class SerialPort(_Descriptor):
         with suppress(OSError):  # flock keeps out those who ask; this keeps out the rest
             fcntl.ioctl(self._fd, termios.TIOCEXCL)
         if self._rs485 is not None:
-            mode = RS485Settings(delay_before_tx=self._rs485.before_s, delay_before_rx=self._rs485.after_s)
+            mode = serial.rs485.RS485Settings(delay_before_tx=self._rs485.before_s, delay_before_rx=self._rs485.after_s)
             try:
                 port.rs485_mode = mode
             except (OSError, ValueError) as error:
