@@ -40,12 +40,13 @@ class Lines:
         self._factory: Any = None
         self._pins: dict[int, Any] = {}
         self._act: Callable[[], None] | None = None
+        self._level = False
 
     def __repr__(self) -> str:
         return f"output {self.name!r}"
 
-    def claim(self, levels: Mapping[int, bool], button: int | None = None) -> None:
-        """Claim lines for output with their first level, and one for a button; all or none, once."""
+    def claim(self, levels: Mapping[int, bool], button: int | None = None, *, pull: str = "up") -> None:
+        """Claim lines for output with their first level, and one for a button or sensor; all or none, once."""
         if self._pins:
             return
         with _ours("GPIO"):
@@ -59,7 +60,7 @@ class Lines:
                     if line in levels:
                         pins[line].output_with_state(levels[line] is not self._settings.active_low)
                     else:
-                        pins[line].input_with_pull("up")
+                        pins[line].input_with_pull(pull)
         except OutputError:
             self._factory.release_all(self)
             raise
@@ -72,15 +73,15 @@ class Lines:
                 with _ours(f"GPIO {line}"):
                     self._pins[line].state = on is not self._settings.active_low
 
-    def watch(self, line: int | None, steady_s: float, act: Callable[[], None]) -> None:
-        """Call ``act`` when a button pulls its line to ground and keeps it there for so long."""
+    def watch(self, line: int | None, steady_s: float, act: Callable[[], None], *, level: bool = False) -> None:
+        """Call ``act`` when a line goes to ground (or to ``level``) and stays there for so long."""
         pin = self._pins.get(-1 if line is None else line)
-        self._act = act
+        self._act, self._level = act, level
         if pin is not None:
             with _ours(f"GPIO {line}"):
                 pin.edges = "both"  # without the other edge lgpio would take a bounce for a press
                 pin.bounce = steady_s or None
-                pin.when_changed = self._pulled  # only weakly held: it lives as long as this object
+                pin.when_changed = self._changed  # only weakly held: it lives as long as this object
 
     def safe(self) -> None:
         """Go to the safe state; every kind of output has its own."""
@@ -101,8 +102,8 @@ class Lines:
     def _make_factory(self) -> Any:
         return _header(self._settings.chip)
 
-    def _pulled(self, _ticks: object, level: int) -> None:
-        if not level and self._act is not None:
+    def _changed(self, _ticks: object, level: int) -> None:
+        if bool(level) is self._level and self._act is not None:
             self._act()
 
     def _conflicts_with(self, other: object) -> bool:

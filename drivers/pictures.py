@@ -148,7 +148,8 @@ class Gate:
         self._settings = settings
         self._size = size
         self._roi = roi
-        self._before: npt.NDArray[np.uint8] | None = None
+        self.grey: npt.NDArray[np.uint8] | None = None
+        """Grey levels of what was looked at last, about 65,000 of them."""
         self._still = 0
 
     def region(self, image: Image) -> Image:
@@ -165,7 +166,7 @@ class Gate:
         if self._size not in (None, (width, height)) or (self._roi and region.shape[1::-1] != self._roi[:2]):
             return WRONG_SIZE
         grey = luminance(region)
-        before, self._before = self._before, grey
+        before, self.grey = self.grey, grey
         self._still = self._still + 1 if before is not None and is_still(grey, before) else 0
         if is_black(grey, self._settings.black_below):
             return BLACK

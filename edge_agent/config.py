@@ -96,7 +96,7 @@ class _Reader:
         sharing.units(self._document, devices)
         sharing.ports(self._document, buses)
         models = self._models(cameras)
-        sharing.lines(self._document, outputs)
+        sharing.lines(self._document, outputs, cameras)
         alarms, rules = self._alarms(devices, models)
         if root is None:
             return None

@@ -9,6 +9,8 @@ the judge of the line) and whom to try beside the one who decides (``candidate``
 ``verdict``   a :class:`~edge_agent.vocabulary.Verdict`
 ``evidence``  an :class:`~edge_agent.vocabulary.Evidence`; its file is complete. Pictures never go through here
 ``fault``     the camera gives nothing; it will try again by itself
+``part``      a part was seen: a verdict about it follows, or the process ends
+``sensor``    whether what sees parts works, and why not
 ``trial``     a :class:`Trial`: what became of a candidate
 
 The link's end is the order to stop, in both directions. The process handles hostile pictures and models, so
@@ -27,6 +29,8 @@ from typing import Any, Final, TypeVar
 
 from pydantic import FiniteFloat, NonNegativeInt, TypeAdapter, ValidationError
 
+from edge_agent.clock import Stamp
+from edge_agent.evidence_index import UNCERTAIN
 from edge_agent.vocabulary import ANOMALY, DEFECT, GOOD, NORMAL, NOT_INSPECTED, UNKNOWN, Evidence, Verdict
 
 LABELS: Final = frozenset({GOOD, DEFECT, ANOMALY, NORMAL, NOT_INSPECTED, UNKNOWN})
@@ -143,6 +147,7 @@ _VERDICT: Final = TypeAdapter(Verdict)
 _EVIDENCE: Final = TypeAdapter(Evidence)
 _ALIVE: Final = TypeAdapter(Alive)
 _TRIAL: Final = TypeAdapter(Trial)
+_STAMP: Final = TypeAdapter(Stamp)
 
 
 def packed(noun: Verdict | Evidence | Alive | Trial) -> dict[str, object]:
@@ -165,9 +170,15 @@ def evidence_from(fields: object, camera: str, folder: str) -> Evidence:
     """Evidence of that camera whose file lies in ``folder``; raises NonsenseError for anything else."""
     evidence = _fitting(_EVIDENCE, fields)
     plain = evidence.id.replace("-", "").replace("_", "").isalnum()
-    if evidence.camera != camera or not plain or evidence.path != f"{folder}/{evidence.id}.jpg":
+    place = f"{folder}/{UNCERTAIN}" if evidence.role == UNCERTAIN else folder
+    if evidence.camera != camera or not plain or evidence.path != f"{place}/{evidence.id}.jpg":
         raise NonsenseError(f"evidence {evidence.path!r} from the eye of {camera!r}")
     return evidence
+
+
+def part_from(fields: object) -> Stamp:
+    """When a part was seen; raises NonsenseError for anything else."""
+    return _fitting(_STAMP, fields)
 
 
 def alive_from(fields: object) -> Alive:

@@ -46,8 +46,9 @@ class Slot:
             shot, self._shot = self._shot, None
             return shot
 
-    def clear(self) -> None:
-        """Forget the picture of a camera that is gone: what comes next is about the camera."""
+    def clear(self, why: str = "") -> None:
+        """Forget the picture of a camera that is gone: what comes next is about the camera, and says why."""
+        del why
         with self._changed:
             self.dropped += self._shot is not None
             self._shot = None
@@ -62,10 +63,16 @@ class Grabber:
     """The only one who touches the camera. ``progress`` grows whenever it answered or is waited for on purpose."""
 
     def __init__(
-        self, camera: Camera, idle_s: float, clock: Clock, stop: threading.Event, tell: Callable[..., None]
+        self,
+        camera: Camera,
+        idle_s: float,
+        clock: Clock,
+        stop: threading.Event,
+        tell: Callable[..., None],
+        slot: Slot | None = None,
     ) -> None:
         """``idle_s``: how long to wait when a folder has nothing new; ``tell``: sends a message to the agent."""
-        self.slot = Slot()
+        self.slot = slot or Slot()
         self.progress = 0
         self.remarks: tuple[str, ...] = ()
         self._camera = camera
@@ -96,7 +103,7 @@ class Grabber:
                 while not self._stop.is_set():
                     self._once()
             except CameraError as error:
-                self.slot.clear()
+                self.slot.clear(error.reason)
                 self._tell("fault", reason=error.reason, hint=error.hint, why=str(error)[:500])
             finally:
                 self._camera.close()

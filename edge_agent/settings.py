@@ -16,6 +16,7 @@ from pydantic import (
     PlainSerializer,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from edge_agent.vocabulary import UNITS
@@ -164,6 +165,55 @@ class RuleSection(Section):
     )
 
 
+_OF_GPIO = ("line", "chip", "edge", "pull", "debounce", "delay", "within")
+_OF_MOTION = ("moved", "still")
+
+
+class TriggerSection(Section):
+    """When a picture is judged."""
+
+    kind: Literal["time", "gpio", "motion", "simulated"] = Field(
+        default="time",
+        description="`time`: as `every` says; `gpio`: a sensor on a line sees a part (`simulated`: a twin of one); "
+        "`motion`: what moved is still.",
+    )
+    line: int | None = Field(default=None, ge=0, le=53, description="`gpio`: the line of the sensor (BCM number).")
+    chip: int | None = Field(default=None, ge=0, description="`gpio`: number of the /dev/gpiochip, as for outputs.")
+    edge: Literal["rising", "falling"] = Field(default="falling", description="`gpio`: which edge means a part.")
+    pull: Literal["up", "down", "none"] = Field(default="up", description="`gpio`: the chip's own resistor.")
+    debounce: Duration = Field(default=0.005, ge=0, le=0.3, description="`gpio`: the level holds so long to count.")
+    delay: Duration = Field(
+        default=0.0, ge=0, le=60, description="`gpio`: from the edge until the part is in the picture."
+    )
+    within: Duration = Field(
+        default=1.0, gt=0, le=60, description="`gpio`: without a picture for so long after that, it is not inspected."
+    )
+    moved: float = Field(default=0.02, gt=0, lt=1, description="`motion`: it moves while more of the region changes.")
+    still: Duration = Field(default=0.3, ge=0, le=60, description="`motion`: it is still when nothing moved so long.")
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> TriggerSection:
+        fields = type(self).model_fields
+        mine = {"gpio": _OF_GPIO, "motion": _OF_MOTION, "simulated": ("delay", "within")}.get(self.kind, ())
+        others = (name for name in (*_OF_GPIO, *_OF_MOTION) if name not in mine)
+        if foreign := [name for name in others if getattr(self, name) != fields[name].default]:
+            raise ValueError(f"{', '.join(foreign)}: means nothing with kind: {self.kind}")
+        if self.kind == "gpio" and self.line is None:
+            raise ValueError("kind: gpio needs the line of the sensor")
+        return self
+
+
+class UncertainSection(Section):
+    """Pictures that the model was unsure of, kept for people to label, in a room of their own."""
+
+    margin: float = Field(
+        default=0.1, ge=0, lt=1, description="Unsure: the score is within this share of the threshold; 0: never kept."
+    )
+    per_day: int = Field(default=50, ge=0, le=10_000, description="At most so many in 24 hours.")
+    apart: Duration = Field(default=60.0, ge=0, description="At least so long between two of them.")
+    quota: Size = Field(default=64 * 2**20, ge=2**20, description="Room on disk; the oldest pictures go first.")
+
+
 class EvidenceSection(Section):
     """The pictures that are kept as evidence."""
 
@@ -176,6 +226,10 @@ class EvidenceSection(Section):
     quota: Size = Field(default=256 * 2**20, ge=2**20, description="Room on disk; the oldest pictures go first.")
     keep: Duration = Field(default=30 * 86400.0, gt=0, description="Older pictures go.")
     keep_free: Size = Field(default=128 * 2**20, ge=0, description="With less room left on the disk none is written.")
+    overlay: bool = Field(
+        default=True, description="Whether a copy with a box around what was found is kept beside it."
+    )
+    uncertain: UncertainSection = Field(default=UncertainSection(), description="What is kept to be labelled.")
 
 
 class ModelSection(Section):
@@ -205,7 +259,10 @@ class CameraSection(Section):
     """What every camera has; its kind adds its own."""
 
     kind: str = Field(description="What kind of camera it is.")
-    every: Duration = Field(default=1.0, gt=0, description="How often a picture is judged.")
+    every: Duration = Field(
+        default=1.0, gt=0, description="How often a picture is judged; with `trigger: motion`, looked at."
+    )
+    trigger: TriggerSection = Field(default=TriggerSection(), description="When a picture is judged.")
     size: Resolution | None = Field(
         default=None, description="Width x height to ask for; other pictures are not inspected."
     )

@@ -43,14 +43,20 @@ def time(document: Document, bus: BusPlan, devices: list[DevicePlan]) -> None:
         )
 
 
-def lines(document: Document, outputs: Mapping[str, KindPlan]) -> None:
+def lines(document: Document, outputs: Mapping[str, KindPlan], cameras: Mapping[str, KindPlan]) -> None:
     """A GPIO line has one owner."""
     seen: dict[tuple[object, int], str] = {}
+
+    def take(chip: object, line: object, owner: str, at: tuple[object, ...]) -> None:
+        if isinstance(line, int):
+            first = seen.setdefault((chip, line), owner)
+            if first != owner:
+                document.complain(at, f"line {line} is {first}'s already")
+
     for output in outputs.values():
-        settings = output.settings
         for key in ("red", "amber", "green", "buzzer", "acknowledge", "line"):
-            line = getattr(settings, key, None)
-            if isinstance(line, int):
-                first = seen.setdefault((getattr(settings, "chip", None), line), output.name)
-                if first != output.name:
-                    document.complain(("outputs", output.name, key), f"line {line} is {first}'s already")
+            line = getattr(output.settings, key, None)
+            take(getattr(output.settings, "chip", None), line, output.name, ("outputs", output.name, key))
+    for camera in cameras.values():
+        trigger = camera.settings.trigger
+        take(trigger.chip, trigger.line, camera.name, ("cameras", camera.name, "trigger", "line"))

@@ -42,6 +42,8 @@ NOT_A_PICTURE: Final = "not-a-picture"  # neither JPEG nor PNG
 UNPLUGGED: Final = "unplugged"
 HUNG: Final = "camera-hung"  # no sign of life within the deadline
 CRASHED: Final = "camera-crashed"  # its process died
+NO_TRIGGER: Final = "no-trigger"  # what says that a part is there cannot be asked
+NO_PICTURE: Final = "no-picture"  # a part was there, and no picture of it came in time
 JUDGE_FAILED: Final = "judge-failed"  # nobody could decide
 CAMERA_MOVED: Final = "camera-moved"  # it does not show what it showed when it was calibrated
 LIGHT_CHANGED: Final = "light-changed"  # another light than when it was calibrated
@@ -250,4 +252,4 @@ class Evidence:
     path: str
     sha256: str
     size_bytes: int
-    role: str = "verdict"  # verdict | pre | post
+    role: str = "verdict"  # verdict | pre | post | overlay | uncertain

@@ -26,6 +26,8 @@ def steps(scene: Scene) -> Iterator[Step]:
     """One per camera and output."""
     for camera in scene.config.cameras.values():
         yield Step(f"camera {camera.name}: waiting for a picture", partial(look, scene, camera))
+        if camera.settings.trigger.kind == "gpio":
+            yield Step(f"camera {camera.name}: claiming the line of its sensor", partial(sense, scene, camera))
     for output in scene.config.outputs.values():
         yield Step(f"output {output.name}: claiming its lines", partial(claim, scene, output))
 
@@ -36,7 +38,7 @@ def look(scene: Scene, camera: KindPlan) -> Iterator[Finding]:
     if camera.name in scene.daemon.get("cameras", {}):
         yield scene.fault(f"camera.{camera.name}", what) or Finding(OK, what, DAEMON)
         return
-    from edge_agent.stages.eye import Eye  # noqa: PLC0415 - only configs with a camera pay for it
+    from edge_agent.stages.eye import Eye, at_once  # noqa: PLC0415 - only configs with a camera pay for it
 
     # Its own health: faults of this look are told by what is returned, and not logged as the daemon's.
     verdicts: SimpleQueue[Verdict] = SimpleQueue()
@@ -45,7 +47,7 @@ def look(scene: Scene, camera: KindPlan) -> Iterator[Finding]:
         eye = Eye(
             camera.name,
             camera.kind,
-            camera.settings,
+            at_once(camera.settings),
             Path(folder),
             scene.clock,
             health,
@@ -102,6 +104,24 @@ def _hint(reason: str) -> str:
         "over-exposed": "lock a shorter exposure",
         "wrong-size": "ask for a size that the camera has",
     }.get(reason, "look at the camera")
+
+
+def sense(scene: Scene, camera: KindPlan) -> Iterator[Finding]:
+    """Claim the line of what sees the parts, and give it up again."""
+    what = f"trigger of {camera.name}"
+    if camera.name in scene.daemon.get("cameras", {}):
+        yield scene.fault(f"camera.{camera.name}.trigger", what) or Finding(OK, what, DAEMON)
+        return
+    from drivers.gpio_input import PartSensor  # noqa: PLC0415 - only configs with a sensor pay for it
+
+    sensor = PartSensor(what, camera.settings.trigger)
+    try:
+        sensor.open()
+    except OutputError as error:
+        yield failed(what, error)
+        return
+    sensor.close()
+    yield Finding(OK, what, f"claimed line {camera.settings.trigger.line}")
 
 
 def claim(scene: Scene, output: KindPlan) -> Iterator[Finding]:

@@ -53,7 +53,8 @@ def disk(scene: Scene) -> Iterator[Finding]:
 def _room(scene: Scene, place: Path) -> Finding:
     stat = os.statvfs(place)
     free = stat.f_bavail * stat.f_frsize
-    evidence = sum(camera.settings.evidence.quota for camera in scene.config.cameras.values())
+    kept = [camera.settings.evidence for camera in scene.config.cameras.values()]
+    evidence = sum(each.quota + each.uncertain.quota for each in kept)
     wanted = scene.config.spool.limit + evidence + scene.config.spool.free_floor
     used = sum(path.stat().st_size for path in scene.config.state_dir.glob("spool.db*"))
     text = f"{readable.size(free)} free, the limits ask for {readable.size(wanted)}"

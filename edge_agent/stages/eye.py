@@ -12,22 +12,24 @@ OpenCV, NumPy and model runtimes live over there; nothing of them is imported he
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Event
 from typing import Any, Final
 
 from edge_agent.child import Child
-from edge_agent.clock import NS, Clock
-from edge_agent.eye_link import Alive, NonsenseError, Trial, alive_from, evidence_from, verdict_from
+from edge_agent.clock import NS, Clock, Stamp, iso
+from edge_agent.eye_link import Alive, NonsenseError, Trial, alive_from, evidence_from, part_from, verdict_from
 from edge_agent.health import Health
 from edge_agent.minder import NAP_S, Minder
 from edge_agent.roster import Asked, Roster, Settle, Spec
-from edge_agent.settings import CameraSection
-from edge_agent.vocabulary import NOT_INSPECTED, TIMEOUT, UNKNOWN, Evidence, Verdict
+from edge_agent.settings import CameraSection, TriggerSection, UncertainSection
+from edge_agent.vocabulary import NO_TRIGGER, NOT_INSPECTED, TIMEOUT, UNKNOWN, Evidence, Verdict
 
 _COUNTS: Final = ("grabbed", "dropped", "judged", "not-inspected", "evidence-lost", "evidence-evicted")
 _SLOW_AFTER = 3  # reports in a row
+_PARTS_MOST: Final = 1000  # that wait for a verdict; far more than an eye lets wait
 
 
 def _forget(model: str, candidate: Spec, trial: Trial) -> None:
@@ -71,6 +73,9 @@ class Eye:
         self._minder = Minder(self, self._source, clock, health)
         self._since_ns = clock.mono_ns()
         self._trouble: str | None = None  # why no pictures come
+        self._sensor_fails = False
+        self._parts: deque[Stamp] = deque(maxlen=_PARTS_MOST)  # were seen, and nothing was said of them yet
+        self._last_part: Stamp | None = None
         self._reported_ns: int | None = None  # when that was last put on record
         self._refused_since_ns: int | None = None
         self._allowed_s = settings.open_deadline
@@ -80,6 +85,13 @@ class Eye:
     def body(self, stop: Event, progress: Callable[[], None]) -> None:
         """Until stop."""
         self._minder.body(stop, progress)
+
+    def summary(self) -> dict[str, object]:
+        """What triggers it, and when that last happened: a trigger that never comes is no fault, but it is seen."""
+        last = self._last_part
+        kind = self._settings.trigger.kind
+        fields: dict[str, object] = {"fps": self.fps, "trigger": kind}
+        return fields if kind == "time" else {**fields, "last_part": iso(last.wall_ms) if last else None}
 
     # --- for the minder
 
@@ -112,6 +124,10 @@ class Eye:
     def lost(self, reason: str, why: str, asked: int) -> None:
         blamed = self.roster.blame(asked, why)
         self._complain(reason, f"{why} ({blamed})" if blamed else why)
+        while self._parts:  # they went with it
+            part: dict[str, object] = {"part": iso(self._parts.popleft().wall_ms)}
+            at = self._clock.stamp()
+            self._on_verdict(Verdict(self._name, at, NOT_INSPECTED, "eye", reason=reason, details=part))
 
     def _asked(self, models: Sequence[Asked]) -> list[Asked]:
         """The camera's rule behind every model, or alone."""
@@ -134,6 +150,11 @@ class Eye:
             self._complain(str(message.get("reason")), f"{message.get('why')}"[:500])
         elif say == "trial":
             self.roster.hear_trial(message.get("trial"))
+        elif say == "part":
+            self._last_part = part_from(message.get("at"))
+            self._parts.append(self._last_part)
+        elif say == "sensor":
+            self._sense(works=message.get("works") is True, why=f"{message.get('why')}"[:500])
         elif say == "opening":
             self._allowed_s = self._settings.open_deadline
         elif say != "open":
@@ -145,6 +166,7 @@ class Eye:
                 self._health.count(f"{self._source}.{name}", number)
         if alive.counts.get("grabbed"):
             self._allowed_s = self._settings.deadline
+            self._pictures_come()
         self._rss_bytes = alive.rss_bytes
         self.fps = alive.fps
         self.roster.count(alive)
@@ -166,7 +188,11 @@ class Eye:
 
     def _judged(self, verdict: Verdict) -> None:
         now_ns = self._clock.mono_ns()
-        self._trouble = self._reported_ns = None  # pictures come
+        is_of_part = "part" in verdict.details
+        if is_of_part and self._parts:
+            self._parts.popleft()
+        if not (is_of_part and verdict.reason == self._trouble):  # else there was no picture of it
+            self._trouble = self._reported_ns = None
         if verdict.label not in (NOT_INSPECTED, UNKNOWN):
             self._refused_since_ns = None
             self._health.clear(self._source)
@@ -178,6 +204,21 @@ class Eye:
 
     # --- what is wrong
 
+    def _pictures_come(self) -> None:
+        """Where no part comes for hours, nothing else would say that the camera is back."""
+        if self._settings.trigger.kind != "time" and self._trouble is not None and self._refused_since_ns is None:
+            self._trouble = self._reported_ns = None
+            self._health.clear(self._source)
+
+    def _sense(self, *, works: bool, why: str) -> None:
+        """Whether parts are seen at all. Without a sensor nothing is inspected, and that is put on record."""
+        self._sensor_fails = not works
+        if works:
+            self._health.clear(f"{self._source}.trigger")
+            return
+        self._health.fault(f"{self._source}.trigger", NO_TRIGGER, hint=why)
+        self._remind()
+
     def _complain(self, reason: str, hint: str) -> None:
         if reason != self._trouble:
             self._trouble, self._reported_ns = reason, None
@@ -187,19 +228,27 @@ class Eye:
     def _remind(self) -> None:
         """Put on record that nothing is inspected: at once when the reason is new, and again every so often."""
         now_ns = self._clock.mono_ns()
-        if self._trouble is None:
+        trouble = self._trouble or (NO_TRIGGER if self._sensor_fails else None)
+        if trouble is None:
             return
         if self._reported_ns is None or now_ns - self._reported_ns >= self._settings.report_every * NS:
             self._reported_ns = now_ns
             at = self._clock.stamp()
-            self._on_verdict(Verdict(self._name, at, NOT_INSPECTED, "eye", reason=self._trouble))
+            self._on_verdict(Verdict(self._name, at, NOT_INSPECTED, "eye", reason=trouble))
+
+
+def at_once(settings: CameraSection) -> CameraSection:
+    """The same camera, to be looked at without waiting for a part, and without keeping anything."""
+    unsure = UncertainSection(margin=0)
+    evidence = settings.evidence.model_copy(update={"labels": (), "uncertain": unsure})
+    return settings.model_copy(update={"evidence": evidence, "trigger": TriggerSection()})
 
 
 def glance(
     name: str, kind: str, settings: CameraSection, clock: Clock, within_s: float, relative_to: Path = Path()
 ) -> Verdict:
     """Look once, in a process of its own, and keep nothing: what ``check`` asks. It never takes much longer."""
-    nothing = settings.model_copy(update={"evidence": settings.evidence.model_copy(update={"labels": ()})})
+    nothing = at_once(settings)
     seen: list[Verdict] = []
     stop = Event()
     end_ns = clock.mono_ns() + int(within_s * NS)

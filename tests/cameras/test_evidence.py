@@ -9,8 +9,10 @@ import pytest
 
 from edge_agent.clock import ManualClock, Stamp
 from edge_agent.contracts import Frame
-from edge_agent.evidence import EvidenceFolder, Keeper, new_id
+from edge_agent.evidence import EvidenceFolder, Keeper, Pencil, Turns, new_id
+from edge_agent.evidence_index import INDEX, Kept, read
 from edge_agent.settings import EvidenceSection
+from edge_agent.vocabulary import Verdict
 
 DAY_S = 86_400
 
@@ -32,7 +34,11 @@ def folder(tmp_path):
 
 
 def files(folder: EvidenceFolder) -> list[str]:
-    return sorted(path.name for path in folder.path.iterdir())
+    return sorted(path.name for path in folder.path.iterdir() if path.suffix == ".jpg")
+
+
+def put(folder: EvidenceFolder, name: str, data: bytes, at: Stamp) -> None:
+    folder.write(data, at, Kept(name, "cam", "verdict", name, at.wall_ms, "defect", "rule"))
 
 
 NOW = ManualClock().stamp()
@@ -52,8 +58,8 @@ def test_ids_are_unique_in_order_and_fit_everywhere():
 
 def test_a_file_is_there_whole(folder):
     """Nothing but the finished file is left."""
-    folder.write("a", b"picture", NOW)
-    assert files(folder) == ["a.jpg"]
+    put(folder, "a", b"picture", NOW)
+    assert sorted(path.name for path in folder.path.iterdir()) == ["a.jpg", INDEX]
     assert (folder.path / "a.jpg").read_bytes() == b"picture"
 
 
@@ -61,13 +67,13 @@ def test_what_a_crash_left_unfinished_is_removed(folder):
     """Half a picture is no evidence."""
     (folder.path / "b.part").write_bytes(b"half")
     folder.open()
-    assert files(folder) == []
+    assert [path.name for path in folder.path.iterdir()] == [INDEX]
 
 
 def test_the_oldest_go_first_when_the_quota_is_reached(folder):
     """1 MiB holds three pictures of 300 kB; each further one costs the oldest, and that is counted."""
     for number in range(5):
-        folder.write(f"{number}", bytes(300_000), NOW)
+        put(folder, f"{number}", bytes(300_000), NOW)
         os.utime(folder.path / f"{number}.jpg", (number, number))
     assert files(folder) == ["2.jpg", "3.jpg", "4.jpg"]
     assert folder.evicted == 2
@@ -77,22 +83,22 @@ def test_the_quota_counts_what_was_there_before(tmp_path):
     """A restart does not forget the files of yesterday."""
     first = EvidenceFolder(tmp_path, settings())
     first.open()
-    first.write("old", bytes(900_000), NOW)
+    put(first, "old", bytes(900_000), NOW)
     second = EvidenceFolder(tmp_path, settings())
     second.open()
-    second.write("new", bytes(300_000), NOW)
+    put(second, "new", bytes(300_000), NOW)
     assert files(second) == ["new.jpg"]
 
 
 def test_old_pictures_go_by_age_while_the_clock_is_right(folder):
     """After `keep` a picture goes; an unsynced clock may claim any year and removes nothing."""
-    folder.write("a", b"x", NOW)
+    put(folder, "a", b"x", NOW)
     path = folder.path / "a.jpg"
-    folder.write("b", b"x", stamp(path, 31 * DAY_S, synced=False))
+    put(folder, "b", b"x", stamp(path, 31 * DAY_S, synced=False))
     assert files(folder) == ["a.jpg", "b.jpg"]
-    folder.write("c", b"x", stamp(path, 29 * DAY_S))
+    put(folder, "c", b"x", stamp(path, 29 * DAY_S))
     assert files(folder) == ["a.jpg", "b.jpg", "c.jpg"]
-    folder.write("d", b"x", stamp(path, 31 * DAY_S))
+    put(folder, "d", b"x", stamp(path, 31 * DAY_S))
     assert files(folder) == ["d.jpg"]
     assert folder.evicted == 3
 
@@ -102,15 +108,15 @@ def test_nothing_is_written_where_the_disk_is_nearly_full(tmp_path):
     folder = EvidenceFolder(tmp_path, settings(keep_free="1000000GiB"))
     folder.open()
     with pytest.raises(OSError, match="too little room"):
-        folder.write("a", b"x", NOW)
+        put(folder, "a", b"x", NOW)
     assert files(folder) == []
 
 
 def test_a_picture_larger_than_the_quota_evicts_nobody(folder):
     """It is refused before anything is removed."""
-    folder.write("a", b"x", NOW)
+    put(folder, "a", b"x", NOW)
     with pytest.raises(OSError, match="larger than the quota"):
-        folder.write("b", bytes(2_000_000), NOW)
+        put(folder, "b", bytes(2_000_000), NOW)
     assert files(folder) == ["a.jpg"]
 
 
@@ -122,7 +128,7 @@ def test_a_write_that_fails_leaves_nothing_behind(folder, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", broken)
     with pytest.raises(OSError, match="Input/output"):
-        folder.write("a", b"x", NOW)
+        put(folder, "a", b"x", NOW)
     assert files(folder) == []
 
 
@@ -130,20 +136,29 @@ def test_a_write_that_fails_leaves_nothing_behind(folder, monkeypatch):
 
 
 class Desk:
-    """A keeper whose pictures are numbered: the image n has the JPEG b'n'."""
+    """A keeper whose pictures are numbered: the image n has the JPEG b'n', and a box in it b'n [box] text'."""
 
     def __init__(self, path: Path, encode=lambda image, _quality: f"{image}".encode(), **wanted) -> None:
         self.lost: list[str] = []
         self.reports = []
+        self.clock = ManualClock()
         self.folder = EvidenceFolder(path, settings(**wanted))
-        self.keeper = Keeper("cam", settings(**wanted), self.folder, encode, self.reports.append, self.lost.append)
+        pencil = Pencil(encode, lambda image, box, text: f"{image} {list(box)} {text}")
+        keeper = (settings(**wanted), self.folder, pencil, self.clock, self.reports.append, self.lost.append)
+        self.keeper = Keeper("cam", *keeper)
         self.number = 0
+        self.verdicts = []
 
-    def judge(self, *labels: str, encoded: bytes | None = None) -> list[str]:
+    def plan(self, label: str, encoded: bytes | None = None, **details):
+        verdict = Verdict("cam", NOW, label, "pitting@1", 0.9, 0.8, details=details)
+        self.verdicts.append(verdict)
+        return self.keeper.plan(Frame(NOW, self.number, encoded), self.number, verdict, (100, 10))
+
+    def judge(self, *labels: str, encoded: bytes | None = None, **details) -> list[str]:
         """Judge pictures; what is written of them, as role and picture."""
         planned = []
         for label in labels:
-            jobs = self.keeper.plan(Frame(NOW, self.number, encoded), self.number, label)
+            jobs = self.plan(label, encoded, **details)
             self.keeper.submit(jobs)
             planned += [f"{job.role} {job.shot.image}" for job in jobs]
             self.number += 1
@@ -165,7 +180,7 @@ def test_ids_tell_what_belongs_together(tmp_path):
     desk = Desk(tmp_path, pre=1, post=1)
     jobs = []
     for label in ("good", "defect", "good"):
-        jobs += desk.keeper.plan(Frame(NOW, 0), 0, label)
+        jobs += desk.plan(label)
     before, itself, after = (job.id for job in jobs)
     assert (before, after) == (f"{itself}-pre1", f"{itself}-post1")
 
@@ -217,3 +232,99 @@ def test_a_folder_that_cannot_be_made_costs_pictures_and_nothing_else(tmp_path):
     desk.keeper.finish(10)
     assert len(desk.lost) == 3
     assert desk.reports == []
+
+
+# --- where it is, and what it shows
+
+
+def test_a_copy_shows_where_and_the_picture_itself_is_as_it_came(tmp_path):
+    """The box stands in the whole picture, though the judge saw a region; model and score stand beside it."""
+    desk = Desk(tmp_path, pre=0, post=0)
+    desk.keeper.start()
+    assert desk.judge("defect", encoded=b"\xff\xd8 as it came", box_px=[5, 6, 7, 8]) == ["verdict 0", "overlay 0"]
+    desk.judge("defect", at_px=[50, 60])
+    desk.keeper.finish(10)
+    written = {report.role: Path(report.path).read_bytes() for report in desk.reports[:2]}
+    assert written["verdict"] == b"\xff\xd8 as it came"
+    assert written["overlay"] == b"0 [105, 16, 7, 8] defect 0.9 of 0.8, pitting@1"
+    assert Path(desk.reports[3].path).read_bytes().startswith(b"1 [138, 58, 24, 24]")
+    assert desk.reports[1].id == f"{desk.reports[0].id}-overlay"
+
+
+def test_no_copy_where_nobody_says_where_or_nobody_wants_it(tmp_path):
+    """A picture is not stored twice for nothing."""
+    assert Desk(tmp_path).judge("defect") == ["verdict 0"]
+    assert Desk(tmp_path, overlay=False).judge("defect", box_px=[1, 2, 3, 4]) == ["verdict 0"]
+
+
+def test_what_a_picture_shows_stands_in_the_index(tmp_path):
+    """Each picture with the verdict about itself, whoever it is kept for; torn and foreign lines count for nothing."""
+    desk = Desk(tmp_path, pre=1, post=0)
+    desk.keeper.start()
+    desk.judge("good", **{"class": "fine"})
+    desk.judge("defect", part="2026-11-20T05:51:02.317Z")
+    desk.keeper.finish(10)
+    with (tmp_path / INDEX).open("ab") as file:
+        file.write(b'[]\n{"id": 1}\n\xff\n' + b"[" * 9999 + b'\n{"id": "torn')
+    before, itself = read(tmp_path)
+    assert (before.role, before.label, before.kind, before.of) == ("pre", "good", "fine", itself.id)
+    assert (itself.role, itself.label, itself.score, itself.threshold) == ("verdict", "defect", 0.9, 0.8)
+    assert (itself.part, itself.at_ms, itself.decided_by) == ("2026-11-20T05:51:02.317Z", NOW.wall_ms, "pitting@1")
+
+
+def test_the_index_forgets_pictures_that_are_gone(tmp_path):
+    """It is written anew at every start."""
+    folder = EvidenceFolder(tmp_path, settings())
+    folder.open()
+    for name in "abc":
+        put(folder, name, b"x", NOW)
+    (tmp_path / "b.jpg").unlink()
+    folder.open()
+    assert [line.id for line in read(tmp_path)] == ["a", "c"]
+
+
+# --- what people should label
+
+
+def test_what_the_model_was_unsure_of_is_kept_in_a_room_of_its_own(tmp_path):
+    """A good part with a doubtful score: the verdict names the picture; defects never push it out."""
+    desk = Desk(tmp_path, pre=1)
+    desk.keeper.start()
+    assert desk.judge("good", uncertain="near-threshold") == ["uncertain 0"]
+    assert desk.judge("defect", uncertain="near-threshold") == ["pre 0", "verdict 1"], "kept anyway"
+    desk.keeper.finish(10)
+    (kept,) = read(tmp_path / "uncertain")
+    assert desk.verdicts[0].evidence == kept.id
+    assert (kept.role, kept.uncertain) == ("uncertain", "near-threshold")
+    assert desk.reports[0].path == str(tmp_path / "uncertain" / f"{kept.id}.jpg")
+
+
+def test_not_too_many_are_kept_for_labelling(tmp_path):
+    """So many in 24 hours, so long between two, also over a restart."""
+    turns = Turns(per_day=3, apart_s=60)
+    turns.remember([0, -23 * 3600 * 10**9])
+    assert [turns.take(second * 10**9) for second in (30, 90, 100, 3 * 3600, 4 * 3600)] == [
+        False,
+        True,
+        False,
+        True,
+        False,
+    ]
+    desk = Desk(tmp_path, uncertain={"per_day": 1})
+    assert len(desk.judge(*["good"] * 5, uncertain="near-threshold")) == 1
+
+
+def test_a_full_room_for_labelling_costs_its_oldest_pictures_only(tmp_path):
+    """Its quota is its own."""
+    wanted = {"quota": "1MiB", "uncertain": {"quota": "1MiB", "apart": "0s"}, "pre": 0, "post": 0}
+    desk = Desk(tmp_path, lambda _image, _quality: bytes(400_000), **wanted)
+    desk.keeper.start()
+    desk.judge("defect")
+    for _ in range(4):
+        desk.judge("good", uncertain="models-disagree")
+    desk.keeper.finish(10)
+    assert len(list(tmp_path.glob("*.jpg"))) == 1
+    assert [path.stem for path in sorted((tmp_path / "uncertain").glob("*.jpg"))] == sorted(
+        report.id for report in desk.reports[-2:]
+    )
+    assert desk.keeper.evicted == 2

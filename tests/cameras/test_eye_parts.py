@@ -9,11 +9,12 @@ from edge_agent.clock import ManualClock
 from edge_agent.contracts import Frame
 from edge_agent.deciding import Deciding, Numbered
 from edge_agent.errors import CameraError, PictureError
-from edge_agent.evidence import EvidenceFolder, Keeper
-from edge_agent.eye_process import Eye
+from edge_agent.evidence import EvidenceFolder, Keeper, Pencil
 from edge_agent.grabber import Grabber, Slot
+from edge_agent.looking import Eye
 from edge_agent.mark import Mark
 from edge_agent.settings import CameraSection
+from edge_agent.triggers import Occasion
 from edge_agent.vocabulary import Judgement
 
 AT = ManualClock().stamp()
@@ -188,14 +189,15 @@ class Scripted:
 def look(tmp_path, *judges, image=None, **settings):
     section = CameraSection.model_validate({"kind": "simulated", **settings})
     folder = EvidenceFolder(tmp_path, section.evidence)
-    keeper = Keeper("cam", section.evidence, folder, lambda *_: b"", lambda _: None, lambda _: None)
+    pencil = Pencil(lambda *_: b"", lambda image, *_: image)
+    keeper = Keeper("cam", section.evidence, folder, pencil, ManualClock(), lambda _: None, lambda _: None)
     if image is None:
         image = np.random.default_rng(0).normal(120, 5, (48, 64, 3)).clip(0, 255).astype(np.uint8)
     shot = image if isinstance(image, PictureError) else Frame(AT, image=image, name="part.png")
     mark, clock = Mark.fresh(), ManualClock()
     deciders = [Numbered(judge, who, mark) for who, judge in enumerate(judges, 1)]
     models = [Deciding("pitting", "cam", deciders, mark, clock, 5.0)]
-    verdict, _ = Eye("cam", section, models, keeper, clock).look(shot)
+    verdict, _ = Eye("cam", section, models, keeper, clock, lambda *_, **__: None).look(Occasion(shot))
     return verdict
 
 

@@ -132,8 +132,8 @@ def watch(tmp_path):
 
 def test_a_defect_is_seen_and_proven(watch):
     """A part with a spot is a defect; the pictures around it are complete, and their hashes are true."""
-    eye = watch(part_every="400ms", defect_every=3, evidence={"pre": 2, "post": 1})
-    eye.until(lambda: {report.role for report in eye.evidence} == {"pre", "verdict", "post"})
+    eye = watch(part_every="400ms", defect_every=3, evidence={"pre": 2, "post": 1, "uncertain": {"margin": 0}})
+    eye.until(lambda: {report.role for report in eye.evidence} == {"pre", "verdict", "overlay", "post"})
     verdict = next(verdict for verdict in eye.verdicts if verdict.label == "defect")
     assert verdict.decided_by == "rule/dark-spot@1"
     assert verdict.score >= verdict.threshold
@@ -320,14 +320,14 @@ def test_a_process_that_talks_nonsense_is_ended(watch, tmp_path, monkeypatch, pa
 
 def test_at_the_end_nothing_is_left(watch):
     """Stop ends the process too, gently: what it was writing is complete, and reported."""
-    eye = watch(defect_every=1, evidence={"pre": 0, "post": 0})
+    eye = watch(defect_every=1, evidence={"pre": 0, "post": 0, "overlay": False, "uncertain": {"margin": 0}})
     eye.until(lambda: "defect" in eye.labels())
     pid = eye.child()
     eye.end()
     assert not _command(pid)
     kept = {verdict.evidence for verdict in eye.verdicts if verdict.evidence}
     assert kept == {report.id for report in eye.evidence}
-    assert {path.stem for path in (eye.folder / "evidence" / "cam").iterdir()} == kept
+    assert {path.stem for path in (eye.folder / "evidence" / "cam").glob("*.jpg")} == kept
 
 
 def test_a_process_that_does_not_end_is_killed(watch):
