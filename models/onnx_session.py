@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from edge_agent.errors import ModelError
-from models.session import Tensor, check_finite, fixed, native
+from models.session import Entry, Exit, Tensor, fixed
 
 try:
     import onnxruntime
@@ -30,7 +30,11 @@ _TYPES: Final = {
 
 
 class OnnxSession:
-    """See :class:`models.session.Session`. An int8 model carries its scales as QDQ nodes and takes real numbers."""
+    """See :class:`models.session.Session`. An int8 model carries its scales as QDQ nodes and takes real numbers.
+
+    The runtime reads inputs where they lie and writes outputs into memory that was taken once: for a small network
+    looking for memory costs as much as the network.
+    """
 
     def __init__(self, data: bytes, threads: int = 1) -> None:
         try:
@@ -46,32 +50,57 @@ class OnnxSession:
         except Exception as error:  # its errors have no other parent
             raise ModelError(f"ONNX Runtime refuses the model: {_first_line(error)}") from error
         self.inputs = tuple(Tensor(name, fixed(name, shape), _type(name, kind)) for name, shape, kind in inputs)
-        self._names = [name for name, _ in outputs]
-        types = [_type(name, kind) for name, kind in outputs]
         # The file may leave the shape of an output to be found out; from here on it is fixed.
-        answers = self._call({each.name: np.zeros(each.shape, each.dtype) for each in self.inputs})
+        types = [(name, _type(name, kind)) for name, kind in outputs]
+        answers = self._first([name for name, _ in types])
         self.outputs = tuple(
             Tensor(name, fixed(name, np.shape(answer)), dtype)
-            for name, dtype, answer in zip(self._names, types, answers, strict=True)
+            for (name, dtype), answer in zip(types, answers, strict=True)
         )
+        self._binding = self._session.io_binding()
+        self._entries = [Entry(tensor) for tensor in self.inputs]
+        self._bound: dict[str, Array] = {}
+        self._exits = [(tensor.name, Exit(tensor), self._room(tensor)) for tensor in self.outputs]
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        bound = self._bound
+        for entry in self._entries:
+            given = entry(feeds)
+            if given is not bound.get(entry.name):
+                self._bind(entry.name, given)
         try:
-            answers = self._call({each.name: native(each, feeds[each.name]) for each in self.inputs})
-        except KeyError as error:
-            raise ModelError(f"the model's input {error} was not given") from error
-        for tensor, answer in zip(self.outputs, answers, strict=True):
-            if answer.shape != tensor.shape:
-                raise ModelError(f"the model's output {tensor.name!r} changed its shape to {answer.shape}")
-            check_finite(tensor.name, answer)
-        return dict(zip(self._names, answers, strict=True))
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:  # as above
+            raise ModelError(f"ONNX Runtime failed: {_first_line(error)}") from error
+        said = {}
+        for name, exit_, room in self._exits:
+            said[name] = exit_(room.copy())
+        return said
 
-    def _call(self, feeds: dict[str, Array]) -> list[Any]:
+    def _bind(self, name: str, given: Array) -> None:
+        """The input is read from there, this time and until another one is given."""
+        if not given.flags.c_contiguous:
+            given = given.copy()
         try:
-            answers: list[Any] = self._session.run(self._names, feeds)
+            self._binding.bind_cpu_input(name, given)
+        except Exception as error:  # as above
+            raise ModelError(f"ONNX Runtime does not take the input: {_first_line(error)}") from error
+        self._bound[name] = given
+
+    def _first(self, names: list[str]) -> list[Any]:
+        try:
+            answers: list[Any] = self._session.run(
+                names, {each.name: np.zeros(each.shape, each.dtype) for each in self.inputs}
+            )
         except Exception as error:  # as above
             raise ModelError(f"ONNX Runtime failed: {_first_line(error)}") from error
         return answers
+
+    def _room(self, tensor: Tensor) -> Array:
+        """Memory for an output. The runtime refuses to write anything of another shape into it."""
+        room = np.empty(tensor.shape, tensor.dtype)
+        self._binding.bind_output(tensor.name, "cpu", 0, room.dtype, tensor.shape, room.ctypes.data)
+        return room
 
 
 def _options(threads: int) -> Any:

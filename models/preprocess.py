@@ -16,7 +16,7 @@ import numpy as np
 from edge_agent import catalogue
 from edge_agent.errors import BundleError, ModelError
 from models.card import ModelFile, PictureInput
-from models.session import Tensor, quantise
+from models.session import Quantiser, Tensor
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Array = npt.NDArray[Any]
 
 _TYPES: Final = ("float32", "int8", "uint8")
+_SHIFT: Final = np.arange(-128, 128)  # of int8
 
 
 class Preprocess:
@@ -35,6 +36,7 @@ class Preprocess:
         self._colour = wanted.colour
         self._planar = file.axes == "nchw"
         self._width, self._height = wanted.size
+        self._right = (self._height, self._width, 3)
         channels = wanted.channels
         plane = (self._height, self._width)
         shape = (1, channels, *plane) if self._planar else (1, *plane, channels)
@@ -50,6 +52,8 @@ class Preprocess:
             tables if self._planar else np.ascontiguousarray((tables[:1] if _alike(tables) else tables).T[None])
         )
         self._numbers = np.empty(shape, tensor.dtype)
+        # What most int8 networks want of a pixel, 128 less than it is, is one bit turned over: no need to look it up.
+        self._is_shift = not self._planar and bool((self._tables == _SHIFT[None, :, None]).all())
         # OpenCV knows no third axis of one.
         self._out = self._numbers[0, :, :, 0] if channels == 1 and not self._planar else self._numbers[0]
         self._look_up = catalogue.load(catalogue.PICTURES, "look-up")
@@ -58,12 +62,20 @@ class Preprocess:
 
     def __call__(self, image: Pixels) -> Array:
         """Height x width x 3, uint8, BGR → the input; it is overwritten by the next call. Raises ModelError."""
+        if image.shape != self._right or image.dtype != np.uint8:
+            image = self._fitting(image)
+        pixels = self._channels(image, self._colour)
+        if self._is_shift:
+            np.bitwise_xor(pixels, 0x80, self._out.view(np.uint8))
+        else:
+            self._look_up(pixels, self._tables, self._out, planar=self._planar)
+        return self._numbers
+
+    def _fitting(self, image: Pixels) -> Pixels:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
             raise ModelError(f"no picture: {image.dtype} {image.shape}")
-        if image.shape[:2] != (self._height, self._width):
-            image = self._resize(image, self._width, self._height)
-        self._look_up(self._channels(image, self._colour), self._tables, self._out, planar=self._planar)
-        return self._numbers
+        fitting: Pixels = self._resize(image, self._width, self._height)
+        return fitting
 
 
 def _alike(tables: Array) -> bool:
@@ -82,7 +94,7 @@ def _table(wanted: PictureInput, tensor: Tensor, channel: int) -> Array:
     std = wanted.std[channel % len(wanted.std)]
     real = ((np.arange(256) - mean) / std).astype(np.float32)
     if tensor.scale:
-        return quantise(tensor, real)
+        return Quantiser(tensor, real.shape)(real)
     if tensor.dtype == "float32":
         return real
     if not np.array_equal(real, np.rint(real)):

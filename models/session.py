@@ -12,7 +12,6 @@ the file's own scales say how they become integers and back. A caller that alrea
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from importlib.util import find_spec
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -104,49 +103,100 @@ def fixed(name: str, shape: Any) -> tuple[int, ...]:
     return sizes
 
 
-def native(tensor: Tensor, given: Array) -> Array:
-    """The array as the file wants it: quantised, or only converted, or as it is. Raises ModelError."""
-    if given.shape != tensor.shape:
-        raise ModelError(f"{tensor.name!r} wants the shape {tensor.shape}, not {given.shape}")
-    if given.dtype == _dtype(tensor.dtype):
-        return given
-    if given.dtype.kind == "f" and tensor.scale:
-        return quantise(tensor, given)
-    if given.dtype.kind == "f" and tensor.dtype.startswith("float"):
-        return given.astype(tensor.dtype)
-    raise ModelError(f"{tensor.name!r} wants {tensor.dtype}, not {given.dtype}")
+class Entry:
+    """One input: what is given for it becomes the array that the file wants. Called from one thread only.
+
+    Everything that the file fixes is looked up once, here: a small network takes less time than looking it up would.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.name = tensor.name
+        self._shape = tensor.shape
+        self._dtype = np.dtype(tensor.dtype)
+        self._quantiser = Quantiser(tensor, tensor.shape) if tensor.scale else None
+
+    def __call__(self, feeds: Mapping[str, Array]) -> Array:
+        """What was given as it is, or an array that the next call overwrites. Raises ModelError."""
+        given = feeds.get(self.name)
+        if given is None:
+            raise ModelError(f"the model's input {self.name!r} was not given")
+        if given.shape != self._shape:
+            raise ModelError(f"{self.name!r} wants the shape {self._shape}, not {given.shape}")
+        if given.dtype == self._dtype:
+            return given
+        if given.dtype.kind == "f" and self._quantiser is not None:
+            return self._quantiser(given)
+        if given.dtype.kind == "f" and self._dtype.kind == "f":
+            return given.astype(self._dtype)
+        raise ModelError(f"{self.name!r} wants {self._dtype}, not {given.dtype}")
 
 
-_dtype = cache(np.dtype)
+class Quantiser:
+    """Real numbers in the file's integers: nearest, halves to even, what is beyond goes to the end.
+
+    ``shape``: of what is quantised, so that no memory is taken later.
+    """
+
+    def __init__(self, tensor: Tensor, shape: tuple[int, ...]) -> None:
+        limits = np.iinfo(tensor.dtype)
+        self._name = tensor.name
+        self._scale = np.float32(tensor.scale)
+        self._zero_point = np.float32(tensor.zero_point)
+        self._least, self._most = np.float32(limits.min), np.float32(limits.max)
+        if float(self._most) > limits.max:  # 32 bits: the nearest real number is beyond the end
+            self._most = np.nextafter(self._most, np.float32(0))
+        self._number = np.empty(shape, np.float32)
+        self._integers = np.empty(shape, tensor.dtype)
+
+    def __call__(self, real: npt.NDArray[np.floating[Any]]) -> Array:
+        """The next call overwrites it. Raises ModelError for NaN."""
+        number = self._number
+        np.divide(real, self._scale, number)
+        np.rint(number, number)
+        np.add(number, self._zero_point, number)
+        number.clip(self._least, self._most, number)
+        if not _is_finite(number):  # a NaN would become any integer
+            raise ModelError(f"{self._name!r} was given a NaN")
+        np.copyto(self._integers, number, casting="unsafe")
+        return self._integers
 
 
-def quantise(tensor: Tensor, real: npt.NDArray[np.floating[Any]]) -> Array:
-    """Real numbers in the file's integers: nearest, halves to even, what is beyond goes to the end. Raises for NaN."""
-    number = np.rint(real / np.float32(tensor.scale))
-    number += tensor.zero_point
-    if number.size and np.isnan(number.max()):  # a NaN would become any integer
-        raise ModelError(f"{tensor.name!r} was given a NaN")
-    limits = np.iinfo(tensor.dtype)
-    np.maximum(number, limits.min, out=number)
-    np.minimum(number, limits.max, out=number)
-    integers: Array = number.astype(tensor.dtype)
-    return integers
+class Exit:
+    """One output: what the runtime said, checked, and as real numbers."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._name = tensor.name
+        self._shape = tensor.shape
+        self._tensor = tensor
+        dtype = np.dtype(tensor.dtype)
+        self._is_quantised = bool(tensor.scale)
+        self._is_real = dtype.kind == "f"
+        # Eight bits: the real number of each, below zero too, where an array is counted from its end.
+        every = np.arange(256).astype(np.uint8).view(dtype) if dtype.itemsize == 1 and tensor.scale else None
+        self._table = None if every is None else self._dequantised(every)
+
+    def __call__(self, answer: Array) -> Array:
+        """Raises ModelError for another shape than before, and for no number: it must never pass for a low score."""
+        if answer.shape != self._shape:
+            raise ModelError(f"the model's output {self._name!r} changed its shape to {answer.shape}")
+        if self._is_quantised:
+            return self._dequantised(answer) if self._table is None else self._table.take(answer)
+        if self._is_real and not _is_finite(answer):
+            raise ModelError(f"the model's output {self._name!r} is not a number")
+        return answer
+
+    def _dequantised(self, answer: Array) -> npt.NDArray[np.float32]:
+        real = answer.astype(np.float32)
+        real -= np.float32(self._tensor.zero_point)
+        real *= np.float32(self._tensor.scale)
+        return real
 
 
-def dequantise(tensor: Tensor, number: Array) -> Array:
-    """The file's integers as real numbers; what is not quantised stays as it is."""
-    if not tensor.scale:
-        return number
-    real = number.astype(np.float32)
-    real -= tensor.zero_point
-    real *= np.float32(tensor.scale)
-    return real
+_FEW: Final = 8192  # numbers that one thread multiplies; of more the library beneath NumPy wakes others
 
 
-def check_finite(name: str, given: Array) -> None:
-    """Raises ModelError where an output is not a number: it must never pass for a low score."""
-    if given.dtype.kind != "f":
-        return
-    # The sum of squares is finite only if every number is; very large numbers may overflow it, so ask again then.
-    if not isfinite(np.vdot(given, given)) and not np.isfinite(given).all():
-        raise ModelError(f"the model's output {name!r} is not a number")
+def _is_finite(given: Array) -> bool:
+    """Whether every number is one. The sum of squares is finite only then; very large numbers may overflow it."""
+    if given.size == 1:
+        return isfinite(given.item())
+    return (given.size <= _FEW and isfinite(np.vdot(given, given))) or bool(np.isfinite(given).all())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_agent.errors import ModelError
-from models.session import Tensor, check_finite, dequantise, fixed, native
+from models.session import Entry, Exit, Tensor, fixed
 
 try:
     from ai_edge_litert.interpreter import Interpreter
@@ -37,32 +37,32 @@ class TfliteSession:
             self._interpreter.allocate_tensors()
             inputs = self._interpreter.get_input_details()
             outputs = self._interpreter.get_output_details()
+            for each in inputs:
+                self._interpreter.set_tensor(each["index"], np.zeros(each["shape"], each["dtype"]))
+            self._interpreter.invoke()
         except Exception as error:  # ValueError, RuntimeError, SystemError beside NumPy 2, and what comes next
             raise ModelError(f"TFLite refuses the model: {_short(error)}") from error
         self.inputs = tuple(_tensor(each) for each in inputs)
         self.outputs = tuple(_tensor(each) for each in outputs)
-        self._into = [(tensor, int(each["index"])) for tensor, each in zip(self.inputs, inputs, strict=True)]
-        self._from = [(tensor, int(each["index"])) for tensor, each in zip(self.outputs, outputs, strict=True)]
-        self._call({each.name: np.zeros(each.shape, each.dtype) for each in self.inputs})
+        self._entries = [(Entry(tensor), int(each["index"])) for tensor, each in zip(self.inputs, inputs, strict=True)]
+        self._exits = [
+            (tensor.name, Exit(tensor), int(each["index"])) for tensor, each in zip(self.outputs, outputs, strict=True)
+        ]
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        return {
-            tensor.name: _finite(tensor, answer)
-            for (tensor, _), answer in zip(self._from, self._call(feeds), strict=True)
-        }
-
-    def _call(self, feeds: Mapping[str, Array]) -> list[Array]:
+        interpreter = self._interpreter
         try:
-            arrays = [(index, native(tensor, feeds[tensor.name])) for tensor, index in self._into]
-        except KeyError as error:
-            raise ModelError(f"the model's input {error} was not given") from error
-        try:
-            for index, array in arrays:
-                self._interpreter.set_tensor(index, array)
-            self._interpreter.invoke()
-            return [self._interpreter.get_tensor(index) for _, index in self._from]
+            for entry, index in self._entries:
+                interpreter.set_tensor(index, entry(feeds))
+            interpreter.invoke()
+        except ModelError:
+            raise
         except Exception as error:  # as above
             raise ModelError(f"TFLite failed: {_short(error)}") from error
+        said = {}
+        for name, exit_, index in self._exits:
+            said[name] = exit_(interpreter.get_tensor(index))
+        return said
 
 
 def _tensor(details: dict[str, Any]) -> Tensor:
@@ -77,15 +77,6 @@ def _tensor(details: dict[str, Any]) -> Tensor:
         raise ModelError(f"{name!r} has the impossible scale {scale}")
     shape = fixed(name, [int(size) for size in details["shape"]])
     return Tensor(name, shape, dtype.name, float(scale) if dtype.kind in "iu" else 0.0, int(zero_point))
-
-
-def _finite(tensor: Tensor, answer: Array) -> Array:
-    if answer.shape != tensor.shape:
-        raise ModelError(f"the model's output {tensor.name!r} changed its shape to {answer.shape}")
-    if tensor.scale:
-        return dequantise(tensor, answer)
-    check_finite(tensor.name, answer)
-    return answer
 
 
 def _short(error: Exception) -> str:

@@ -13,7 +13,7 @@ from models import bundle, golden, judge
 from models.card import ModelFile, PictureInput
 from models.defect import where
 from models.preprocess import Preprocess, grey
-from models.session import Tensor, quantise
+from models.session import Quantiser, Tensor
 from tests.models.building import (
     BLACK,
     BLUE,
@@ -73,7 +73,7 @@ def test_the_table_is_the_same_as_scaling_and_quantising(mean, std, scale, zero_
 
     real = ((PICTURE.astype(np.float64) - mean) / std).astype(np.float32).transpose(2, 0, 1)[None]
 
-    np.testing.assert_array_equal(quantise(tensor, real), prepare(PICTURE))
+    np.testing.assert_array_equal(Quantiser(tensor, real.shape)(real), prepare(PICTURE))
 
 
 def test_an_almost_black_picture_is_scaled_like_any_other():

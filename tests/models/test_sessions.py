@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from edge_agent.errors import ModelError
 from models import session
-from models.session import Tensor, dequantise, quantise
+from models.session import Exit, Quantiser, Tensor
 from tests.models.building import (
     FLOAT,
     TensorProto,
@@ -47,7 +47,7 @@ def test_real_numbers_go_in_and_come_out(format_, data, shape, steps):
 def test_the_files_own_numbers_are_taken_as_they_are():
     """An int8 array for an int8 input is not quantised again."""
     loaded = session.load("tflite", tflite("int8"))
-    own = quantise(loaded.inputs[0], X.reshape(1, 1, 1, 3))
+    own = Quantiser(loaded.inputs[0], (1, 1, 1, 3))(X.reshape(1, 1, 1, 3))
 
     np.testing.assert_array_equal(loaded.run({"x": own})["y"], loaded.run({"x": X.reshape(1, 1, 1, 3)})["y"])
 
@@ -69,7 +69,7 @@ def test_quantising_saturates_and_rounds_halves_to_even(numbers, scale, zero_poi
     tensor = Tensor("x", (len(numbers),), "int8", scale, zero_point)
     exact = np.array(numbers, np.float32) / np.float32(scale)
 
-    got = quantise(tensor, np.array(numbers, np.float32))
+    got = Quantiser(tensor, tensor.shape)(np.array(numbers, np.float32))
 
     expected = [max(-128, min(127, round(float(each)) + zero_point)) for each in exact]
     assert expected == got.tolist()
@@ -80,13 +80,38 @@ def test_dequantising_is_undone_by_quantising(number, scale, zero_point):
     """Every integer of the file comes back as itself."""
     tensor = Tensor("x", (1,), "int8", scale, zero_point)
 
-    assert quantise(tensor, dequantise(tensor, np.array([number], np.int8))).tolist() == [number]
+    assert Quantiser(tensor, (1,))(Exit(tensor)(np.array([number], np.int8))).tolist() == [number]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32"])
+def test_what_is_beyond_goes_to_the_end(dtype):
+    """Infinity too, and with 32 bits the end is the last number that a real one can name."""
+    tensor = Tensor("x", (2,), dtype, 1.0, 0)
+    limits = np.iinfo(dtype)
+
+    low, high = Quantiser(tensor, (2,))(np.array([-np.inf, np.inf], np.float32)).tolist()
+
+    assert low == limits.min
+    assert limits.max - 127 <= high <= limits.max
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32"])
+def test_every_number_of_the_file_has_its_real_one(dtype):
+    """(number − zero point) · scale, for each of eight bits and for wider ones."""
+    limits = np.iinfo(dtype)
+    numbers = np.unique(np.linspace(limits.min, limits.max, 256).round().astype(dtype))
+    tensor = Tensor("y", numbers.shape, dtype, 0.5, 3)
+
+    real = Exit(tensor)(numbers)
+
+    assert real.dtype == np.float32
+    np.testing.assert_allclose(real, (numbers.astype(float) - 3) * 0.5, rtol=1e-6)
 
 
 def test_a_nan_never_becomes_an_integer():
     """A NaN has no integer; it is refused, not cast."""
     with pytest.raises(ModelError, match="NaN"):
-        quantise(Tensor("x", (2,), "int8", 0.5, 0), np.array([0.0, np.nan], np.float32))
+        Quantiser(Tensor("x", (2,), "int8", 0.5, 0), (2,))(np.array([0.0, np.nan], np.float32))
 
 
 @pytest.mark.parametrize("number", [-1.0, 0.0])
@@ -121,8 +146,58 @@ def test_an_output_may_not_change_its_shape():
     graph = helper.make_graph(nodes, "g", [value("x", (1, 2))], [value("y", None, TensorProto.INT64)], [one])
     loaded = session.load("onnx", model_of(graph).SerializeToString())
 
-    with pytest.raises(ModelError, match="changed its shape"):
+    assert loaded.run({"x": np.ones((1, 2), np.float32)})["y"].tolist() == [[0, 0], [0, 1]]
+    with pytest.raises(ModelError, match="failed"):
         loaded.run({"x": -np.ones((1, 2), np.float32)})
+    assert loaded.run({"x": np.ones((1, 2), np.float32)})["y"].tolist() == [[0, 0], [0, 1]]
+
+
+def test_an_output_of_any_form_comes_back():
+    """A single number, what was put in, a constant of the file, whole numbers and truths: each in memory of its own."""
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Identity", ["x"], ["same"]),
+        helper.make_node("Cast", ["x"], ["whole"], to=TensorProto.INT64),
+        helper.make_node("Greater", ["x", "fixed"], ["more"]),
+    ]
+    outputs = [
+        value("sum", ()),
+        value("same", (1, 2)),
+        value("fixed", (1, 2)),
+        value("whole", (1, 2), TensorProto.INT64),
+        value("more", (1, 2), TensorProto.BOOL),
+    ]
+    fixed = numpy_helper.from_array(np.array([[2.0, 3.0]], np.float32), "fixed")
+    graph = helper.make_graph(nodes, "g", [value("x", (1, 2))], outputs, [fixed])
+    loaded = session.load("onnx", model_of(graph).SerializeToString())
+
+    for x in ([[1.0, 4.0]], [[5.0, -1.0]]):
+        said = {name: each.tolist() for name, each in loaded.run({"x": np.array(x, np.float32)}).items()}
+
+        assert said == {
+            "sum": sum(x[0]),
+            "same": x,
+            "fixed": [[2.0, 3.0]],
+            "whole": [[int(each) for each in x[0]]],
+            "more": [[x[0][0] > 2, x[0][1] > 3]],
+        }
+
+
+@pytest.mark.parametrize("format_", ["onnx", "tflite"])
+def test_an_input_may_lie_in_memory_as_it_likes(format_):
+    """A part of a larger array, one that nobody may write, and one that is changed between two calls."""
+    data, shape = (pixel_onnx(), (1, 3, 1, 1)) if format_ == "onnx" else (tflite("fp32"), (1, 1, 1, 3))
+    loaded = session.load(format_, data)
+    reused = np.zeros(shape, np.float32)
+    apart = np.zeros((*shape, 2), np.float32)[..., 0]
+    for number in (0.25, -0.5):
+        plain = np.full(shape, number, np.float32)
+        expected = loaded.run({"x": plain})["y"].tolist()
+        reused[:] = apart[:] = number
+        frozen = plain.copy()
+        frozen.flags.writeable = False
+
+        assert [loaded.run({"x": each})["y"].tolist() for each in (reused, apart, frozen)] == [expected] * 3
 
 
 @pytest.mark.parametrize(
