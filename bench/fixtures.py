@@ -1,8 +1,8 @@
 """Models that we did not make, through our sessions: ``python -m bench.fixtures``.
 
 The folder ``runtime_fixtures`` in EDGE_AGENT_DATA (default ``../shared/data``) has models with expected outputs.
-One line per model: agreement of decisions (the largest output; of an autoencoder the distance from its input, within
-2 %) and the largest difference (int8: in steps), or why it is refused.
+One line per model: agreement of decisions (the largest output; of an autoencoder its distance from its input) and the
+largest difference (int8: in steps), or why it is refused.
 """
 
 import os
@@ -17,6 +17,14 @@ from models import onnx_guard, session, tflite_guard
 DATA = Path(os.environ.get("EDGE_AGENT_DATA", "../shared/data")) / "runtime_fixtures"
 GUARDS = {"onnx": onnx_guard.check, "tflite": tflite_guard.check}
 MUST_BE_REFUSED = {"person_detect.tflite"}
+
+# Kernels round differently. When 32 bits become 8 again, TFLite's optimised kernels (all that tflite-runtime 2.14 has
+# for int8) round twice; XNNPACK and the reference kernels of today round once, as the expected outputs were made. That is
+# no matter of versions: today's runtime without XNNPACK gives the very same numbers as the old one.
+STEPS = 4.5
+# What such steps make of an autoencoder's distance: at most 2.4 % over the 14 samples of ad01. Becoming int8 changed the
+# same distances by 0.4 to 13 % (half of them by more than 5.5 %), and healthy machines differ by 13 % among themselves.
+DISTANCE = 0.05
 
 
 def samples(path, loaded):
@@ -63,14 +71,14 @@ def compare(path):
                 else (x.reshape(-1).astype(np.float64) - given.zero_point) * given.scale
             )
             one, other = (float(((each - seen) ** 2).mean()) for each in (answer, expected))
-            same += abs(one - other) < 0.02 * other
+            same += abs(one - other) < DISTANCE * other
         else:
             same += int(answer.argmax() == expected.argmax())
         worst = max(worst, float(np.abs(answer - expected).max()))
     count = len(found[0])
     if into.scale:
         steps = worst / into.scale
-        return f"{same} of {count} decisions agree, at most {steps:.1f} steps apart", same == count and steps < 4.5
+        return f"{same} of {count} decisions agree, at most {steps:.1f} steps apart", same == count and steps < STEPS
     scale = max(1e-3, float(np.abs(found[1]).max()))
     return f"{same} of {count} decisions agree, at most {worst:.2g} apart", same == count and worst < 1e-3 * scale
 
