@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -10,14 +11,15 @@ from pydantic import Field, field_validator
 
 from edge_agent.broker import Broker, Credentials, MqttError, Why
 from edge_agent.clock import NS, Clock
+from edge_agent.errors import SpoolDamageError, SpoolError
 from edge_agent.health import Health
+from edge_agent.lane import Lane, SpoolReader, Unread
 from edge_agent.mqtt import Ack, Session
 from edge_agent.outbox import ALARM, EVIDENCE, GAP, Stored
 from edge_agent.payload import envelope, json_object, properties, restamp
 from edge_agent.receipts import Receipts
 from edge_agent.settings import Duration
 
-_CHUNK: Final = 200
 _TRIES: Final = 3
 _QUOTA_EXCEEDED: Final = 0x97
 _RETRY_CODES: Final = {0x80, 0x83, _QUOTA_EXCEEDED}  # unspecified, implementation specific
@@ -76,54 +78,11 @@ class Source(Protocol):
     def suspect(self, generation: int) -> None: ...
 
 
-class SpoolReader(Protocol):
-    @property
-    def generation(self) -> int: ...
-
-    def rows(self, after: int, before: int, count: int, *, alarms: bool) -> list[Stored]: ...
-
-    def offset_ms(self, boot: int) -> int | None: ...
-
-    def close(self) -> None: ...
-
-
-class Lane:
-    """Rows of the backlog, read from the disk a chunk at a time: alarms, or everything else."""
-
-    def __init__(self, reader: SpoolReader, *, alarms: bool) -> None:
-        self._reader = reader
-        self._alarms = alarms
-        self._chunk: deque[Stored] = deque()
-        self._ranges: deque[tuple[int, int]] = deque()
-
-    def __bool__(self) -> bool:
-        """Whether there may be more; only :meth:`next` knows."""
-        return bool(self._chunk or self._ranges)
-
-    def add(self, first: int, before: int) -> None:
-        """Also what lies in ``first ≤ id < before``."""
-        if self._ranges and self._ranges[-1][1] == first:
-            first = self._ranges.pop()[0]
-        self._ranges.append((first, before))
-
-    def put_back(self, row: Stored) -> None:
-        self._chunk.appendleft(row)
-
-    def next(self) -> Stored | None:
-        """The next row, oldest first, or None when there is none left. Raises SpoolError."""
-        while not self._chunk and self._ranges:
-            first, before = self._ranges.popleft()
-            self._chunk.extend(self._reader.rows(first - 1, before, _CHUNK, alarms=self._alarms))
-            if self._chunk:
-                self._ranges.appendleft((self._chunk[-1].id + 1, before))
-        return self._chunk.popleft() if self._chunk else None
-
-
 class Flight:
-    """What is on its way to the broker in one session.
+    """What is on its way to the broker in one session. While the disk cannot be read, the present goes on.
 
-    ``newest``: topic → id of the newest retained row that was sent there; it outlives the session, so
-    that an older state that comes back from the backlog never replaces a newer one at the broker.
+    Two things outlive the session. ``newest``: topic → id of the newest retained row that was sent there, so
+    that an older state that comes back from the backlog never replaces a newer one at the broker; and ``unread``.
     """
 
     def __init__(
@@ -136,6 +95,7 @@ class Flight:
         clock: Clock,
         health: Health,
         newest: dict[str, int],
+        unread: Unread,
     ) -> None:
         self.generation = reader.generation
         self.backlog = Lane(reader, alarms=False)
@@ -147,6 +107,7 @@ class Flight:
         self._clock = clock
         self._health = health
         self._newest = newest
+        self._unread = unread
         self._window = min(settings.window, session.receive_maximum)
         self._half = max(1, self._window // 2)  # the other half stays free for the present
         self._timeout_ns = int(settings.puback_timeout * NS)
@@ -172,21 +133,41 @@ class Flight:
         now_ns = self._clock.mono_ns()
         if now_ns < self._paused_until_ns:
             return (self._paused_until_ns - now_ns) / NS
-        while self.alarms and self._has_room(self._half) and (row := self.alarms.next()):
+        while self.alarms and self._has_room(self._half) and (row := self._next(self.alarms)):
             self._send(row, late=True)
         while live and self._has_room(self._window):
             row = live.popleft()
-            if row.kind == ALARM and self.alarms:
+            if row.kind == ALARM and self.alarms and not self._unread:
                 self.alarms.add(row.id, row.id + 1)  # behind the older ones
             else:
                 self._send(row, late=False)
         self._tokens = min(self._rate / 4 + 1, self._tokens + (now_ns - self._tokens_ns) / NS * self._rate)
         self._tokens_ns = now_ns
-        while draining and self._tokens >= 1 and self._has_room(self._half) and (row := self.backlog.next()):
+        while draining and self._tokens >= 1 and self._has_room(self._half) and (row := self._next(self.backlog)):
             self._send(row, late=True)
             self._tokens -= 1
+        if now_ns < self._unread.until_ns:
+            return min(1.0, (self._unread.until_ns - now_ns) / NS)
         waits_for_tokens = draining and self.backlog and self._has_room(self._half)
         return max(0.005, (1 - self._tokens) / self._rate) if waits_for_tokens else 1.0
+
+    def _next(self, lane: Lane) -> Stored | None:
+        """The next row of the backlog; none while it cannot be read, which is tried less and less often."""
+        now_ns = self._clock.mono_ns()
+        if now_ns < self._unread.until_ns:
+            return None
+        try:
+            row = lane.next()
+        except SpoolError as error:
+            if isinstance(error, SpoolDamageError):
+                self._source.suspect(self.generation)
+            if self._unread:  # the first time it may just be about to be exchanged
+                self._health.fault("publish.spool", str(error))
+            self._unread.again(now_ns)
+            return None
+        self._unread.over()
+        self._health.clear("publish.spool")
+        return row
 
     def _has_room(self, window: int) -> bool:
         return len(self._sent) < window and self._session.room > 0
@@ -223,7 +204,8 @@ class Flight:
         now_ns = self._clock.mono_ns()
         offset, asked_ns = self._offsets.get(boot, (None, -NS))
         if offset is None and now_ns - asked_ns >= NS:
-            offset = self._reader.offset_ms(boot)
+            with suppress(SpoolError):  # sent as unsynced, which it is for all that we know
+                offset = self._reader.offset_ms(boot)
             self._offsets[boot] = (offset, now_ns)
         return offset
 

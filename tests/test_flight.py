@@ -9,10 +9,13 @@ import pytest
 
 from edge_agent.broker import Broker, MqttError
 from edge_agent.clock import ManualClock
+from edge_agent.errors import SpoolDamageError, SpoolError
 from edge_agent.flight import Flight, MqttSettings
 from edge_agent.health import Health
+from edge_agent.lane import Unread
 from edge_agent.mqtt import Ack
 from edge_agent.outbox import ALARM, EVIDENCE, TELEMETRY, Stored
+from edge_agent.schedule import Backoff
 
 
 class FakeSession:
@@ -39,13 +42,20 @@ class FakeSpool:
         self.settled: list[int] = []
         self.parked: list[tuple[int, str]] = []
         self.reads = 0
+        self.broken: SpoolError | None = None
+        self.suspected: list[int] = []
 
     def rows(self, after: int, before: int, count: int, *, alarms: bool) -> list[Stored]:
         self.reads += 1
+        if self.broken is not None:
+            raise self.broken
         return [row for row in self.stored if after < row.id < before and (row.kind == ALARM) == alarms][:count]
 
     def offset_ms(self, _boot: int) -> int | None:
         return None
+
+    def suspect(self, generation: int) -> None:
+        self.suspected.append(generation)
 
     def settle(self, ids: list[int], _generation: int) -> None:
         self.settled += ids
@@ -61,10 +71,12 @@ class Air:
         self.spool = FakeSpool()
         self.live: deque[Stored] = deque()
         self.newest: dict[str, int] = {}
+        self.health = Health(self.clock)
+        self.unread = Unread(Backoff(first_s=1.0, cap_s=8.0, jitter=0))
         settings = {"brokers": ["mqtt://broker"], **settings}
         self.flight = Flight(
             self.session, self.spool, self.spool, MqttSettings(**settings), "edge/a/b", self.clock,
-            Health(self.clock), self.newest,
+            self.health, self.newest, self.unread,
         )  # fmt: skip
 
     def row(self, n: int, kind: int = TELEMETRY, body: str = "") -> Stored:
@@ -92,6 +104,54 @@ def test_the_backlog_drains_at_its_rate(rate):
         air.confirm()
     assert 9 * rate <= len(air.session.sent) <= 10.3 * rate + 2
     assert air.seqs(late=True) == sorted(air.seqs())
+
+
+def test_a_disk_that_cannot_be_read_holds_up_nothing_but_the_backlog():
+    """Readings and alarms of now go on, the disk is tried less and less often, and then all of it arrives."""
+    air = Air()
+    air.spool.stored = [air.row(1), air.row(2, ALARM)]
+    air.flight.alarms.add(0, 3)
+    air.flight.backlog.add(0, 3)
+    air.spool.broken = SpoolError("input/output error")
+    for n in range(600):
+        air.live.append(air.row(3 + n, ALARM if n % 10 == 0 else TELEMETRY))
+        assert 0 < air.flight.fill(air.live) <= 1.0
+        air.confirm()
+        air.clock.advance(0.1)
+    assert air.seqs(late=False) == list(range(3, 603))
+    assert 5 <= air.spool.reads <= 12, "in a minute"
+    assert [fault.source for fault in air.health.faults()] == ["publish.spool"]
+    air.spool.broken = None
+    air.clock.advance(8)
+    air.flight.fill(air.live)
+    assert air.seqs(late=True) == [2, 1], "alarms first"
+    assert [retain for _, payload, retain, _ in air.session.sent if json.loads(payload)["seq"] == 2] == [False]
+    assert air.health.faults() == []
+    assert air.spool.suspected == []
+
+
+def test_a_page_that_cannot_be_read_is_suspected_also_by_the_next_session():
+    """Damage is told to who can mend it, and a new session does not ask the disk sooner than the last would have."""
+    air = Air()
+    air.flight.backlog.add(0, 3)
+    air.spool.broken = SpoolDamageError("database disk image is malformed")
+    for _ in range(3):
+        air.clock.advance(8)
+        air.flight.fill(air.live)
+    assert air.spool.suspected == [1, 1, 1]
+    again = Air()
+    again.clock, again.spool = air.clock, air.spool
+    flight = Flight(
+        again.session, air.spool, air.spool, MqttSettings(brokers=["mqtt://broker"]), "edge/a/b", air.clock,
+        air.health, {}, air.unread,
+    )  # fmt: skip
+    flight.backlog.add(0, 3)
+    air.clock.advance(2)
+    flight.fill(again.live)
+    assert air.spool.reads == 3
+    air.clock.advance(2)
+    flight.fill(again.live)
+    assert air.spool.reads == 4
 
 
 def test_near_the_end_the_backlog_stays():

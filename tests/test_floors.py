@@ -42,6 +42,7 @@ FLOORS: list[tuple[str, ...]] = [
         "edge_agent.mqtt",
         "edge_agent.broker",
         "edge_agent.flight",
+        "edge_agent.lane",
         "edge_agent.receipts",
         "edge_agent.completeness",
         "edge_agent.listener",

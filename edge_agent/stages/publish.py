@@ -23,9 +23,10 @@ import structlog
 from edge_agent import mqtt
 from edge_agent.broker import Broker, MqttError, Why
 from edge_agent.clock import NS, Clock
-from edge_agent.errors import SpoolDamageError, SpoolError
-from edge_agent.flight import Flight, MqttSettings, Source, SpoolReader
+from edge_agent.errors import SpoolError
+from edge_agent.flight import Flight, MqttSettings, Source
 from edge_agent.health import Health
+from edge_agent.lane import SpoolReader, Unread
 from edge_agent.mqtt import Ack, Message, Session
 from edge_agent.outbox import ALARM, Stored
 from edge_agent.payload import message
@@ -36,7 +37,6 @@ log = structlog.get_logger("publish")
 _LIVE_MAX: Final = 5_000
 _WORDS_MAX: Final = 100
 _STATE_EVERY_S: Final = 5.0
-_SOUND_AFTER_S: Final = 5.0  # of reading without a failure the database is sound again
 _DRAIN_S: Final = 1.5  # at the end, for what is in flight …
 _GOODBYE_S: Final = 0.7  # … and for our last word
 _SLOW_RETRY_S: Final = 60.0  # after a refusal: no lock-out storm
@@ -82,7 +82,7 @@ class Publisher:
         self._newest: dict[str, int] = {}
         self._state_dirty = False
         self._words: deque[tuple[str, bytes, bool]] = deque(maxlen=_WORDS_MAX)  # our own, beside the rows
-        self._unread = Backoff(first_s=0.5, cap_s=_RETRY_S, jitter=0)  # failures to read the database
+        self._unread = Unread(Backoff(first_s=0.5, cap_s=_RETRY_S, jitter=0))
         self.broker: str | None = None
         self.waiting = 0
 
@@ -125,7 +125,12 @@ class Publisher:
                 log.info("spool is read anew")
                 continue
             except SpoolError as error:
-                self._unreadable(error, stop, progress)
+                # No reader, so no connection either: there is nothing of which nobody knows how far it got.
+                if self._unread:  # the first time it may just be about to be exchanged
+                    self._health.fault("publish.spool", str(error))
+                now_ns = self._clock.mono_ns()
+                self._unread.again(now_ns)
+                self._pause((self._unread.until_ns - now_ns) / NS, stop, progress)
                 continue
             except MqttError as error:
                 self._tell(broker, error)
@@ -138,14 +143,6 @@ class Publisher:
                 wait_s = backoff.fail()
                 self._pause(max(wait_s, _SLOW_RETRY_S) if refused else wait_s, stop, progress)
                 refused = False
-
-    def _unreadable(self, error: SpoolError, stop: threading.Event, progress: Callable[[], None]) -> None:
-        """The database is about to be exchanged; or, when it happens again, cannot be read."""
-        if isinstance(error, SpoolDamageError):
-            self._source.suspect(self._generation)
-        if self._unread.failures:
-            self._health.fault("publish.spool", str(error))
-        self._pause(self._unread.fail(), stop, progress)
 
     def _tell(self, broker: Broker, error: MqttError) -> None:
         """One fault for all brokers together: it changes, and is logged, only when an answer does."""
@@ -192,7 +189,15 @@ class Publisher:
         if reader.generation != self._generation:
             self._newest.clear()  # other rows, other ids
         flight = Flight(
-            session, reader, self._source, self._settings, self._root, self._clock, self._health, self._newest
+            session,
+            reader,
+            self._source,
+            self._settings,
+            self._root,
+            self._clock,
+            self._health,
+            self._newest,
+            self._unread,
         )
         session.watch(self._wake_fd)
         session.subscribe(f"{self._root}/command/+")
@@ -223,7 +228,7 @@ class Publisher:
         return mid
 
     def _serve(self, session: Session, flight: Flight, stop: threading.Event, progress: Callable[[], None]) -> None:
-        began_ns = stated_ns = self._clock.mono_ns()
+        stated_ns = self._clock.mono_ns()
         stopping_ns = 0
         try:
             while True:
@@ -240,9 +245,6 @@ class Publisher:
                 flight.settle()
                 flight.check()
                 now_ns = self._clock.mono_ns()
-                if self._unread.failures and now_ns - began_ns > _SOUND_AFTER_S * NS:
-                    self._unread.reset()
-                    self._health.clear("publish.spool")
                 if self._source.generation != flight.generation:
                     raise _ExchangedError
                 if self._state_dirty and now_ns - stated_ns > _STATE_EVERY_S * NS:

@@ -12,6 +12,7 @@ from typing import Self
 import pytest
 
 from edge_agent import flight as flight_module
+from edge_agent import spool as spool_module
 from edge_agent.broker import MqttError, Why
 from edge_agent.clock import NS, ManualClock, SystemClock
 from edge_agent.errors import SpoolError
@@ -652,7 +653,6 @@ def test_a_database_that_is_exchanged_is_no_outage(tmp_path):
 
 def test_a_page_that_rots_while_the_agent_runs_costs_its_rows_only(tmp_path, mosquitto, monkeypatch):
     """What publish cannot read is put aside: the rest of the backlog and the present go on, the loss is explained."""
-    monkeypatch.setattr(publish_module, "_SOUND_AFTER_S", 0.1)
     with Ear(mosquitto.port) as ear, Line(tmp_path, mosquitto.url, drain_rate=50_000) as line:
         line.recorder._readings.extend(Reading("main", line.clock.stamp(), {"n": float(n)}) for n in range(1, 3001))
         line.recorder.commit()
@@ -697,8 +697,36 @@ def test_a_database_that_cannot_be_read_is_said_and_tried_less_and_less(tmp_path
         until(lambda: [fault.source for fault in line.health.faults()] == ["publish.spool"])
         until(lambda: len(ear.of("telemetry")) == 5)
         assert (tries[2] - tries[1]) > 1.5 * (tries[1] - tries[0])
-        monkeypatch.setattr(publish_module, "_SOUND_AFTER_S", 0.1)
         until(lambda: line.health.faults() == [])
+
+
+def test_rows_that_cannot_be_read_cost_no_connection(tmp_path, mosquitto, monkeypatch):
+    """While the disk refuses the backlog, the present arrives over one and the same session; then the rest comes."""
+    failing = threading.Event()
+    failing.set()
+    rows = spool_module.Reader.rows
+
+    def refuse(self, *arguments, **more):
+        if failing.is_set():
+            raise SpoolError("disk I/O error")
+        return rows(self, *arguments, **more)
+
+    monkeypatch.setattr(spool_module.Reader, "rows", refuse)
+    with Ear(mosquitto.port) as ear, Line(tmp_path, mosquitto.url) as line:
+        line.take(5)
+        line.start().connected()
+        until(lambda: [fault.source for fault in line.health.faults()] == ["publish.spool"])
+        line.take(5)
+        until(lambda: len(ear.of("telemetry")) == 5)
+        failing.clear()
+        until(line.all_gone)
+        until(lambda: len(ear.of("telemetry")) == 10)
+        assert [(n, m.fields["late"]) for m in ear.of("telemetry") for n in numbers([m])] == [
+            *((n, False) for n in range(6, 11)),
+            *((n, True) for n in range(1, 6)),
+        ]
+        assert [m.fields["state"] for m in ear.of("agent")] == ["online"], "one birth, no will"
+        assert line.health.faults() == []
 
 
 def test_a_broker_too_slow_for_the_present_gets_it_as_backlog(tmp_path, monkeypatch):
