@@ -19,11 +19,11 @@ GUARDS = {"onnx": onnx_guard.check, "tflite": tflite_guard.check}
 MUST_BE_REFUSED = {"person_detect.tflite"}
 
 # Kernels round differently. When 32 bits become 8 again, TFLite's optimised kernels (all that tflite-runtime 2.14 has
-# for int8) round twice; XNNPACK and the reference kernels of today round once, as the expected outputs were made. That is
-# no matter of versions: today's runtime without XNNPACK gives the very same numbers as the old one.
+# for int8) round twice; XNNPACK and the reference kernels of today round once, as the expected outputs were made. It
+# is no matter of versions: today's runtime without XNNPACK gives the very same numbers as the old one.
 STEPS = 4.5
-# What such steps make of an autoencoder's distance: at most 2.4 % over the 14 samples of ad01. Becoming int8 changed the
-# same distances by 0.4 to 13 % (half of them by more than 5.5 %), and healthy machines differ by 13 % among themselves.
+# What such steps make of an autoencoder's distance: at most 2.4 % over the 14 samples of ad01. Becoming int8 changed
+# the same distances by 0.4 to 13 % (half of them by more than 5.5 %), and healthy machines differ by 13 % anyway.
 DISTANCE = 0.05
 
 
