@@ -32,6 +32,7 @@ _READINGS_MAX: Final = 20_000
 _ROWS_MAX: Final = 5_000
 _GIVE_UP_AFTER_S: Final = 10.0  # of failing commits, then memory
 _DISK_AGAIN_S: Final = 30.0
+_ROOM_AGAIN_S: Final = 60.0  # without a loss; near the limit rows come and go
 _COMMIT_MARGIN: Final = 0.9  # of commit_every: the commit itself takes time too
 
 
@@ -70,6 +71,7 @@ class Recorder:
         self._dropped = 0
         self._failing_since_ns = 0
         self._disk_tried_ns = 0
+        self._evicted_ns = 0
         self._suspected: int | None = None  # generation
         self.recorded = 0
 
@@ -178,10 +180,12 @@ class Recorder:
         except SpoolError as error:
             self._health.fault("spool.write", str(error))
             return
+        now_ns = self._clock.mono_ns()
         if gaps:
+            self._evicted_ns = now_ns
             self._health.fault("spool.limit", "no more room: the oldest rows are dropped")
             self.on_kept(gaps, self.spool.generation)
-        elif self.spool.roomy:
+        elif self.spool.roomy and now_ns - self._evicted_ns >= _ROOM_AGAIN_S * NS:
             self._health.clear("spool.limit")
 
     def _take(self) -> list[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -267,4 +268,53 @@ def test_the_limit_is_a_fault_while_it_bites_and_cleared_after(tmp_path):
     desk.recorder.settle([row.id for _, row in desk.kept], desk.recorder.generation)
     desk.reading()
     desk.recorder.commit()
+    desk.clock.advance(60)
+    desk.reading()
+    desk.recorder.commit()
     assert desk.health.faults() == []
+
+
+def _edges(monkeypatch) -> list[str]:
+    """What the log says of faults from now on: a source that went wrong, or ``recovered``."""
+    said: list[str] = []
+    log = SimpleNamespace(
+        warning=lambda _event, **fields: said.append(fields["source"]), info=lambda event, **_: said.append(event)
+    )
+    monkeypatch.setattr("edge_agent.health.log", log)
+    return said
+
+
+def test_a_broker_that_comes_and_goes_at_the_limit_makes_one_fault(tmp_path, monkeypatch):
+    """The room that it makes every twenty seconds is gone seconds later: no end of the fault, no new one."""
+    desk, said = Desk(tmp_path), _edges(monkeypatch)
+    desk.spool._limit_bytes = 50_000
+    for second in range(300):
+        desk.clock.advance(1)
+        for n in range(40):
+            desk.reading(n)
+        desk.recorder.commit()
+        if second % 20 == 19:
+            desk.recorder.settle([row.id for _, row in desk.kept[-2000:]], desk.recorder.generation)
+    assert desk.health.counters()["spool.evicted"] > 2000
+    assert said == ["spool.limit"]
+
+
+def test_a_disk_that_others_fill_and_clean_makes_one_fault(tmp_path, monkeypatch):
+    """Free space that goes to and fro over the floor is one fault, which ends a minute after the last loss."""
+    desk, said = Desk(tmp_path), _edges(monkeypatch)
+    free = 1 << 40
+    monkeypatch.setattr("os.statvfs", lambda _: SimpleNamespace(f_bavail=free, f_frsize=1))
+    for second in range(300):
+        desk.clock.advance(1)
+        desk.recorder.evidence(Evidence("eye", desk.clock.stamp(), "x" * 20_000, "/nowhere", "00", 5))
+        desk.recorder._rows.extend(desk.recorder._rows[0] for _ in range(20))
+        free = 1 << 40 if second % 10 < 5 else 0
+        desk.recorder.commit()
+    assert desk.health.counters()["spool.evicted"] > 200
+    assert said == ["spool.limit"]
+    free = 1 << 40
+    for _ in range(61):
+        desk.clock.advance(1)
+        desk.reading()
+        desk.recorder.commit()
+    assert said == ["spool.limit", "recovered"]
