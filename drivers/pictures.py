@@ -102,8 +102,8 @@ def check(data: bytes, max_pixels: int) -> Header:
 
 
 def luminance(image: Image) -> npt.NDArray[np.uint8]:
-    """Grey levels (ITU-R BT.601) of every n-th pixel, so that about 65,000 are left."""
-    step = max(1, math.isqrt(image.shape[0] * image.shape[1] // _SAMPLE))
+    """Grey levels (ITU-R BT.601) of every n-th pixel in both directions, so that at most about 65,000 are left."""
+    step = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / _SAMPLE))
     sample = image[::step, ::step].astype("uint16")
     weighted = sample[..., 0] * 29 + sample[..., 1] * 150 + sample[..., 2] * 77
     grey: npt.NDArray[np.uint8] = (weighted >> 8).astype("uint8")
@@ -125,9 +125,16 @@ def has_flat_end(grey: npt.NDArray[np.uint8]) -> bool:
 
     No scene does that: even a backlight has noise unless it is saturated, which is another reason.
     """
-    rows = max(1, int(grey.shape[0] * _FLAT_SHARE))
-    end = grey[-rows:]
-    low, high = int(end.min()), int(end.max())
+    return _is_flat(grey[_end(grey) :])
+
+
+def _end(image: npt.NDArray[np.uint8]) -> int:
+    """Its first row that belongs to the end."""
+    return image.shape[0] - max(1, int(image.shape[0] * _FLAT_SHARE))
+
+
+def _is_flat(grey: npt.NDArray[np.uint8]) -> bool:
+    low, high = int(grey.min()), int(grey.max())
     return high - low <= _FLAT and low > 20 and high < 235
 
 
@@ -172,7 +179,7 @@ class Gate:
             return BLACK
         if is_over_exposed(grey, self._settings.over_exposed_above):
             return OVER_EXPOSED
-        if has_flat_end(grey if self._roi is None else luminance(image)):
+        if has_flat_end(grey) if self._roi is None else _is_flat(luminance(image[_end(image) :])):
             return DAMAGED
         if 0 < self._settings.frozen_after <= self._still:
             return FROZEN

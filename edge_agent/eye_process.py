@@ -28,7 +28,7 @@ from edge_agent.deciding import Deciding, opened
 from edge_agent.evidence import EvidenceFolder, Keeper, Pencil
 from edge_agent.eye_link import Alive, Link, LinkClosedError, NonsenseError, packed
 from edge_agent.grabber import Grabber, Slot
-from edge_agent.judging_process import main, rss_bytes
+from edge_agent.judging_process import give_back, main, rss_bytes
 from edge_agent.looking import Eye
 from edge_agent.mark import Mark
 from edge_agent.schedule import Backoff
@@ -116,6 +116,7 @@ def _live(link: Link, mark: Mark, order: dict[str, Any]) -> None:
     if sensor is not None and isinstance(slot, PartSlot):
         occasions = ByPart(slot, sensor, clock, tell, Backoff(*_SENSOR_AGAIN_S))
     models = [opened(each, name, mark, clock, settings.deadline) for each in order["models"]]
+    give_back()
     report = Report(link, grabber, models, clock, min(1.0, settings.deadline / 3))
     folder = EvidenceFolder(Path(order["evidence"]), settings.evidence)
     pencil = Pencil(opencv.encode_jpeg, opencv.mark)
