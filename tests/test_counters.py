@@ -91,6 +91,8 @@ def test_what_was_used_is_told_once_and_whole(happenings, first):
         line.see(meter.use(amount), 61.0 + amount if what == "silence" else 1.0)
     line.see(meter.use(1))
     line.see(meter.use(1))
+    while meter.count < 2:  # it rolled over just now, which is believed with the next one
+        line.see(meter.use(1))
     assert line.believed == meter.count
     assert line.used == pytest.approx(meter.used, abs=1e-3)
     assert not {JUMP, SWAP, RESTART} & set(line.kinds())
