@@ -6,7 +6,8 @@ With a minute go the marks of its counters: what is in no minute yet is counted 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+import sqlite3
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from edge_agent.counters import Mark, MarkRow
@@ -114,6 +115,15 @@ class MinuteAggregates:
         self._open.clear()
         rows, self._closed = self._closed, []
         return rows
+
+
+def add_minutes(db: sqlite3.Connection, rows: Iterable[HistoryRow], keep_after_minute: int) -> None:
+    """Add to the minutes that are there, and forget those before ``keep_after_minute``. Raises sqlite3.Error."""
+    for device, minute, body in rows:
+        there = db.execute("SELECT body FROM history WHERE device=? AND minute=?", (device, minute)).fetchone()
+        body_now = merged(there[0], body) if there else body
+        db.execute("INSERT OR REPLACE INTO history VALUES(?,?,?)", (device, minute, body_now))
+    db.execute("DELETE FROM history WHERE minute < ?", (keep_after_minute,))
 
 
 def merged(earlier: str, later: str) -> str:

@@ -16,6 +16,8 @@ GAP: Final = 3
 ALARM: Final = 4
 
 ROW_OVERHEAD_BYTES: Final = 96
+ROW_SIZE: Final = f"length(body) + {ROW_OVERHEAD_BYTES}"
+"""What a row counts for, in SQL."""
 
 
 class Row(NamedTuple):

@@ -12,7 +12,8 @@ from typing import Final
 
 import structlog
 
-from edge_agent.database import Database, keep_marks, read_marks, transaction
+from edge_agent.database import DamagedError, Database, keep_marks, quarantine, read_marks, transaction
+from edge_agent.errors import SpoolError
 from edge_agent.outbox import Loss, Stored, stored
 
 log = structlog.get_logger("rescue")
@@ -41,6 +42,22 @@ def rescue(target: Database, rows: Sequence[Stored], boot_id: str = _UNKNOWN_BOO
                 for n, r in enumerate(rows, last + 1)
             ],
         )
+
+
+def replace(disk: Database, damage: DamagedError, boot_id: str, wall_ms: int) -> tuple[Path, int, list[Loss]]:
+    """Put the damaged file of ``disk`` aside and open a new one: the old one's new name, and what :func:`salvage` says.
+
+    Raises SpoolError.
+    """
+    path = disk.path
+    if path is None:
+        raise SpoolError("memory cannot be put aside")
+    try:
+        aside = quarantine(path, wall_ms)
+        disk.open(boot_id)
+    except (OSError, DamagedError) as error:
+        raise SpoolError(f"{path} is damaged ({damage}) and cannot be replaced: {error}") from damage
+    return aside, *salvage(aside, disk)
 
 
 def salvage(damaged: Path, target: Database) -> tuple[int, list[Loss]]:

@@ -215,7 +215,7 @@ def test_classes_go_in_their_order(tmp_path, clock):
         kept.append([row(clock, n, kind, 200) for kind in (ALARM, VERDICT, TELEMETRY)])
     left = []
     for limit in (45_000, 25_000, 10_000):
-        kept._limit_bytes = limit
+        kept._room._limit_bytes = limit
         while kept.enforce_limit():
             pass
         kinds = [s.kind for s in all_rows(kept)]
@@ -254,7 +254,7 @@ def test_gaps_of_gaps_do_not_pile_up(tmp_path, clock):
 
 def test_a_lowered_limit_is_reached_in_bites(tmp_path, clock, monkeypatch):
     """A config with a much smaller limit is obeyed step by step, never in one long transaction."""
-    monkeypatch.setattr(spool, "_LARGEST_BITE", 10_000)
+    monkeypatch.setattr(spool, "LARGEST_BITE", 10_000)
     kept = make(tmp_path, clock)
     kept.append([row(clock, n, size=100) for n in range(500)])
     kept.close()
@@ -271,7 +271,7 @@ def test_others_filling_the_disk_do_not_empty_the_spool(tmp_path, clock, monkeyp
     """Below the free-space floor the file lives on the room inside it: old rows make room, most rows stay."""
     kept = make(tmp_path, clock)
     kept.append([row(clock, n, size=1000) for n in range(2000)])
-    kept._floor_bytes = 1 << 60
+    kept._room._floor_bytes = 1 << 60
     for n in range(2000):
         kept.append([row(clock, 2000 + n, size=1000)])
         kept.enforce_limit()

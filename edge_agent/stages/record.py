@@ -23,7 +23,8 @@ from edge_agent.health import Health
 from edge_agent.history import MINUTE_MS, HistoryRow, MinuteAggregates
 from edge_agent.outbox import TELEMETRY, Loss, Row, Stored
 from edge_agent.payload import TelemetryWriter, alarm_row, evidence_row, verdict_row
-from edge_agent.spool import Reader, Spool
+from edge_agent.reader import Reader
+from edge_agent.spool import Spool
 from edge_agent.vocabulary import AlarmChange, Evidence, Reading, Verdict
 
 log = structlog.get_logger("record")

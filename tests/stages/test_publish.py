@@ -12,7 +12,7 @@ from typing import Self
 import pytest
 
 from edge_agent import flight as flight_module
-from edge_agent import spool as spool_module
+from edge_agent import reader as reader_module
 from edge_agent.broker import MqttError, Why
 from edge_agent.clock import NS, ManualClock, SystemClock
 from edge_agent.errors import SpoolError
@@ -704,14 +704,14 @@ def test_rows_that_cannot_be_read_cost_no_connection(tmp_path, mosquitto, monkey
     """While the disk refuses the backlog, the present arrives over one and the same session; then the rest comes."""
     failing = threading.Event()
     failing.set()
-    rows = spool_module.Reader.rows
+    rows = reader_module.Reader.rows
 
     def refuse(self, *arguments, **more):
         if failing.is_set():
             raise SpoolError("disk I/O error")
         return rows(self, *arguments, **more)
 
-    monkeypatch.setattr(spool_module.Reader, "rows", refuse)
+    monkeypatch.setattr(reader_module.Reader, "rows", refuse)
     with Ear(mosquitto.port) as ear, Line(tmp_path, mosquitto.url) as line:
         line.take(5)
         line.start().connected()
@@ -758,7 +758,7 @@ def test_rows_of_an_unsynced_clock_get_their_true_time_before_they_leave(tmp_pat
         wrong = stamp._replace(wall_ms=1_000_000, synced=False)
         line.recorder.reading(Reading("main", wrong, {"n": 1.0}))
         line.recorder.commit()
-        line.spool._anchored = False
+        line.spool._ledger._anchored = False
         line.clock._synced, line.clock._checked_ns = True, stamp.mono_ns + 10**15
         line.spool.anchor()
         line.start().connected()

@@ -258,7 +258,7 @@ def test_history_waits_while_rows_live_in_memory(desk):
 def test_the_limit_is_a_fault_while_it_bites_and_cleared_after(tmp_path):
     """At the byte limit the fault stands and gaps are told live; with room again it is cleared."""
     desk = Desk(tmp_path)
-    desk.spool._limit_bytes = 20_000
+    desk.spool._room._limit_bytes = 20_000
     for n in range(300):
         desk.reading(n)
         desk.recorder.commit()
@@ -287,7 +287,7 @@ def _edges(monkeypatch) -> list[str]:
 def test_a_broker_that_comes_and_goes_at_the_limit_makes_one_fault(tmp_path, monkeypatch):
     """The room that it makes every twenty seconds is gone seconds later: no end of the fault, no new one."""
     desk, said = Desk(tmp_path), _edges(monkeypatch)
-    desk.spool._limit_bytes = 50_000
+    desk.spool._room._limit_bytes = 50_000
     for second in range(300):
         desk.clock.advance(1)
         for n in range(40):
