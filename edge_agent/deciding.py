@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from math import isfinite
@@ -59,6 +60,23 @@ class Numbered:
     def open(self) -> None:
         with self._mark.asking(self.who):
             self._judge.open()
+
+    @property
+    def key(self) -> str:
+        """Whose memory it is: another release has another."""
+        return f"{self.decided_by} {self.model_sha256}"
+
+    def memory(self) -> Mapping[str, Any] | None:
+        """What it learnt from what it saw, fit for JSON; None: nothing."""
+        remember = getattr(self._judge, "memory", None)
+        return None if remember is None else remember()
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Go on from there; what does not fit is passed over."""
+        recall = getattr(self._judge, "recall", None)
+        if recall is not None:
+            with self._mark.asking(self.who), contextlib.suppress(ValueError, KeyError, TypeError):
+                recall(memory)
 
     def judge(self, given: Any) -> Judgement:
         """As the judge; raises ModelError for what cannot be a judgement, or cannot be told."""
@@ -156,6 +174,7 @@ class Deciding:
         ]
         self.period_s: float | None = next((each.period_s for each in deciders if each.period_s), None)
         self._quantities = frozenset(name for each in deciders for name in each.quantities)
+        self._asked = [each for each in deciders if isinstance(each, Numbered)]
         self.trial: Trial | None = None
         """What became of a candidate; whoever tells it takes it away."""
         self._mark = mark
@@ -180,8 +199,19 @@ class Deciding:
             self._beside = None
             if good:
                 self._quantities |= frozenset(beside.candidate.quantities)
+                self._asked.append(beside.candidate)
                 self._chain.lead(beside.candidate)
         return verdict
+
+    def memory(self) -> dict[str, Any]:
+        """What each of those who are asked learnt, by its key."""
+        return {each.key: memory for each in self._asked if (memory := each.memory()) is not None}
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Go on from there, whoever was there before; before the first decision."""
+        for each in self._asked:
+            if each.key in memory:
+                each.recall(memory[each.key])
 
     def try_beside(self, entry: Mapping[str, Any] | None, judgements: int) -> None:
         """A candidate from here on, or none any more."""

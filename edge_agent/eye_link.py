@@ -1,7 +1,8 @@
 """What a process that judges and its parent say to each other: one JSON object per packet, both ways.
 
 The parent says, when it starts the process, what to look at and how; later, what there is to judge (``rows``, to
-the judge of the line) and whom to try beside the one who decides (``candidate``). The process says:
+the judge of the line), whom to try beside the one who decides (``candidate``), and what the process before it had
+learnt (``recall``). The process says:
 
 ``opening``   it tries to reach the camera, which may take long
 ``open``      pictures can come
@@ -12,6 +13,7 @@ the judge of the line) and whom to try beside the one who decides (``candidate``
 ``part``      a part was seen: a verdict about it follows, or the process ends
 ``sensor``    whether what sees parts works, and why not
 ``trial``     a :class:`Trial`: what became of a candidate
+``memory``    what the judge of the line learnt, as a text that only the next such process reads
 
 The link's end is the order to stop, in both directions. The process handles hostile pictures and models, so
 the parent believes nothing that does not fit.

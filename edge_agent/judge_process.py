@@ -5,10 +5,16 @@ It speaks to the agent as :mod:`edge_agent.eye_link` says, and lives and ends as
 ::
 
     rows of the agent ──newest of each quantity──▶ model after model, each at its own pace ──▶ verdicts
+                                                             └── what each has learnt, once a second ──▶ memory
+
+The agent keeps the memory and gives it to the process that comes after this one, so that the end of a process costs
+the seconds that starting one takes and not the minutes in which a baseline forms; an open case stays the same case.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Mapping
 from math import nan
 from typing import Any, Final
@@ -65,6 +71,20 @@ class Line:
         verdict.details["since"] = self._case[1]
         verdict.details["case_id"] = f"{self.deciding.model}-{self._case[1]}"
 
+    def memory(self) -> str:
+        """All that was learnt, for ``recall`` in the process after this one. Raises ValueError."""
+        memory = {"epoch_s": self._epoch_s, "case": self._case, "deciders": self.deciding.memory()}
+        return json.dumps(memory, allow_nan=False, separators=(",", ":"))
+
+    def recall(self, text: str) -> None:
+        """Before the first row. Of what does not fit nothing is taken over."""
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            memory = json.loads(text)
+            epoch_s, case = memory["epoch_s"], memory["case"]
+            self.deciding.recall(memory["deciders"])
+            self._epoch_s = None if epoch_s is None else float(epoch_s)
+            self._case = None if case is None else (float(case[0]), str(case[1]))
+
 
 class Report:
     """Tells the agent that there is life, and how much."""
@@ -92,6 +112,9 @@ class Report:
         self.merged = self.judged = 0
         self._last_ns = now_ns
         self._link.send("alive", alive=packed(Alive(counts, per_s, rss_bytes(), remarks, shares)))
+        for line in self._lines:
+            with contextlib.suppress(ValueError):  # too much for a packet: some hundred quantities
+                self._link.send("memory", model=line.deciding.model, memory=line.memory())
 
 
 def _live(link: Link, mark: Mark, order: dict[str, Any]) -> None:
@@ -131,6 +154,10 @@ def _obey(link: Link, lines: list[Line], report: Report) -> None:
                 if line.deciding.model == message["model"]:
                     line.deciding.try_beside(message["candidate"], message["judgements"])
             _say_ready(link, lines)
+        elif message["say"] == "recall":
+            for line in lines:
+                if line.deciding.model == message["model"]:
+                    line.recall(message["memory"])
         message = link.receive(0)
     if at is not None:
         _judge(link, lines, report, values, at)

@@ -165,6 +165,20 @@ class LineDetector:
         self._deviations.accept()
         self._case.close()
 
+    def memory(self) -> dict[str, Any]:
+        """What it learnt, as plain numbers: another detector of the same card goes on from here after ``recall``."""
+        return {
+            "holding": self._holding.memory(),
+            "deviations": self._deviations.memory(),
+            "case": self._case.memory(),
+        }
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """For a detector that has seen nothing yet. Raises ValueError, KeyError or TypeError where it does not fit."""
+        self._case.recall(memory["case"])
+        self._holding.recall(memory["holding"])
+        self._deviations.recall(memory["deviations"])
+
     def _details(
         self, row: npt.NDArray[np.float32], over: bool, brought: str | None, absent: list[str]
     ) -> dict[str, object]:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 OPENED: Final = "opened"
@@ -48,6 +49,15 @@ class Case:
             return None
         self.close()
         return CLOSED
+
+    def memory(self) -> list[float | None]:
+        """Plain numbers; ``recall`` takes them back."""
+        return [self._over_since_s, self._calm_since_s, self.since_s]
+
+    def recall(self, memory: Sequence[float | None]) -> None:
+        """Raises ValueError or TypeError for what does not fit, and then nothing has changed."""
+        over_s, calm_s, since_s = (None if each is None else float(each) for each in memory)
+        self._over_since_s, self._calm_since_s, self.since_s = over_s, calm_s, since_s
 
     def close(self) -> None:
         """A person said that it is over, or that this is the new normal. Harmless when closed."""

@@ -13,6 +13,7 @@ judge: the label is ``not-inspected``, and ``details["reason"]`` says why (:mod:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import compress
 from math import exp, prod, tanh
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,12 @@ class PictureJudge:
         self._session = session
         self._scene = Scene(parameters.scene) if parameters.scene else None
         self._size = card.input.size
+
+    def memory(self) -> None:
+        return None
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Each picture is judged by itself."""
 
     def judge(self, given: Any) -> Judgement:
         image = given

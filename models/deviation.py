@@ -17,7 +17,7 @@ Nothing looks ahead: a row depends on readings up to its own moment only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import log
 from typing import TYPE_CHECKING, Any, Final
 
@@ -52,6 +52,15 @@ class Holding:
         if at_s >= self._taken_s[index]:  # one that was overtaken tells nothing of now
             self._values[index] = value
             self._taken_s[index] = at_s
+
+    def memory(self) -> dict[str, Any]:
+        """As plain numbers, None where there is none; ``recall`` takes it back."""
+        return {"values": _plain(self._values), "taken_s": _plain(self._taken_s)}
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Raises ValueError, KeyError or TypeError for what does not fit, and then nothing has changed."""
+        values, taken_s = _array(memory["values"], self._values), _array(memory["taken_s"], self._taken_s)
+        self._values, self._taken_s = values, np.where(np.isfinite(taken_s), taken_s, -np.inf)
 
     def at(self, now_s: float) -> Array:
         """Shape (Q,): the value of each quantity now, NaN where there is none."""
@@ -125,6 +134,23 @@ class Deviations:
         """The state as plain lists, for the card; ``restore`` takes it back."""
         return {"fast": self.fast.tolist(), "slow": self.slow.tolist(), "seen_s": self.seen_s.tolist()}
 
+    def memory(self) -> dict[str, Any]:
+        """All of it, to go on from exactly here; None for what never was. ``recall`` takes it back."""
+        arrays = (self.fast, self.slow, self.seen_s, self._coverage, self._present_s, self._there_s)
+        return {"arrays": [_plain(array) for array in arrays], "last_s": self._last_s}
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Raises ValueError, KeyError or TypeError for what does not fit, and then nothing has changed."""
+        like = (self.fast, self.fast, self.fast, self.fast, self._there_s, self._there_s)
+        *known, present_s, there_s = (_array(each, form) for each, form in zip(memory["arrays"], like, strict=True))
+        last_s = None if memory["last_s"] is None else float(memory["last_s"])
+        if not all(np.isfinite(each).all() for each in known):
+            raise ValueError("a mean is no number")
+        self.fast, self.slow, self.seen_s, self._coverage = known
+        self._present_s = np.where(np.isfinite(present_s), present_s, -np.inf)
+        self._there_s = np.where(np.isfinite(there_s), there_s, np.inf)
+        self._last_s = last_s
+
     def restore(self, state: dict[str, Any], now_s: float) -> None:
         """Go on as if the last ``advance`` had been at ``now_s``."""
         for name in ("fast", "slow", "seen_s"):
@@ -136,6 +162,19 @@ class Deviations:
         self._there_s[:] = np.inf
         self._coverage[:] = 1.0
         self._last_s = now_s
+
+
+def _plain(array: Array) -> list[Any]:
+    plain: list[Any] = np.where(np.isfinite(array), array.astype(object), np.array(None)).tolist()
+    return plain
+
+
+def _array(plain: Any, like: Array) -> Array:
+    """Undoes ``_plain``, NaN for None. Raises ValueError or TypeError."""
+    array = np.array(plain, float)
+    if array.shape != like.shape:
+        raise ValueError(f"shape {array.shape}, not {like.shape}")
+    return array
 
 
 def rest(own: Array, explained: Array, whole: Mask | bool = True) -> Array:

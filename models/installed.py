@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,6 +89,15 @@ class InstalledModel:
     def judge(self, given: Any) -> Judgement:
         said: Judgement = self._judge.judge(given)
         return said
+
+    def memory(self) -> Mapping[str, Any] | None:
+        """What the open model learnt."""
+        memory: Mapping[str, Any] | None = self._judge.memory()
+        return memory
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """As :meth:`models.task.TaskJudge.recall`."""
+        self._judge.recall(memory)
 
     def _path(self) -> Path:
         settings = self._settings

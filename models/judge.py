@@ -10,6 +10,7 @@ The first time that this happens to a bundle it happens in a process of its own 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from edge_agent import catalogue
@@ -53,6 +54,18 @@ class Judge:
     def judge(self, given: Any) -> Judgement:
         """As :meth:`models.task.TaskJudge.judge`."""
         return self._task.judge(given)
+
+    def memory(self) -> Mapping[str, Any] | None:
+        """As :meth:`models.task.TaskJudge.memory`."""
+        return self._task.memory()
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """As :meth:`models.task.TaskJudge.recall`; what does not fit leaves nothing behind."""
+        try:
+            self._task.recall(memory)
+        except (ValueError, KeyError, TypeError):
+            self.forget()
+            raise
 
     def forget(self) -> None:
         """As if nothing had been seen yet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from edge_agent.errors import BundleError
@@ -28,6 +29,13 @@ class LineJudge:
             raise BundleError(f"{file.name} does not fit its card: {error}") from error
         until_s = card.metrics.get(self.UNTIL)
         self._until_s = float(until_s) if isinstance(until_s, float | int) else None
+
+    def memory(self) -> dict[str, Any]:
+        return self.detector.memory()
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        self.detector.recall(memory)
+        self._until_s = None
 
     def judge(self, given: Any) -> Judgement:
         row: Row = given

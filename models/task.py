@@ -43,6 +43,14 @@ class TaskJudge(Protocol):
         """
         ...
 
+    def memory(self) -> Mapping[str, Any] | None:
+        """What it learnt from what it saw, fit for JSON, so that another life can go on from here; None: nothing."""
+        ...
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Go on from there; before the first judgement. Raises ValueError, KeyError or TypeError: it does not fit."""
+        ...
+
 
 class Decider(Protocol):
     """Who can be asked, and stands behind the answer: a loaded model or a named rule."""

@@ -12,6 +12,7 @@ NumPy and model runtimes live over there; nothing of them is imported here.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event, Lock
@@ -21,7 +22,7 @@ from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from edge_agent.child import Child
 from edge_agent.clock import NS, Clock, iso
-from edge_agent.eye_link import NonsenseError, alive_from, verdict_from
+from edge_agent.eye_link import LinkClosedError, NonsenseError, alive_from, verdict_from
 from edge_agent.health import Health
 from edge_agent.minder import NAP_S, Minder
 from edge_agent.roster import Asked, Roster, Settle
@@ -74,6 +75,7 @@ class Judge:
         self._values: dict[str, float | None] = {}  # not sent yet; None: absent
         self._wanted: frozenset[str] = frozenset()
         self._tick: Periodic | None = None  # None: it is not ready yet
+        self._memories: dict[str, str] = {}
         self._told: dict[str, tuple[tuple[object, ...], int]] = {}  # model → what was put on record, when (ns)
 
     def offer(self, reading: Reading) -> None:
@@ -119,7 +121,13 @@ class Judge:
         self._tick = None
         deadlines = {name: section.deadline for name, section in self._sections.items()}
         order = {"models": self.roster.order(), "deadlines": deadlines}
-        return Child.start("edge_agent.judge_process", order, self._clock)
+        child = Child.start("edge_agent.judge_process", order, self._clock)
+        # Only once: if it is what the process dies of, the next one begins anew.
+        memories, self._memories = self._memories, {}
+        with contextlib.suppress(LinkClosedError):
+            for name, memory in memories.items():
+                child.offer("recall", model=name, memory=memory)
+        return child
 
     def allowed_s(self) -> float:
         if self._tick is None:
@@ -160,6 +168,8 @@ class Judge:
             self._count(message)
         elif say == "trial":
             self.roster.hear_trial(message.get("trial"))
+        elif say == "memory":
+            self._remember(message)
         elif say == "open":
             self._open(message)
         elif say != "opening":
@@ -174,6 +184,15 @@ class Judge:
             raise NonsenseError(str(error)) from error
         self._wanted = frozenset(ready.quantities)
         self._tick = Periodic.every(max(ready.every_s, _SHORTEST_S), self._clock.mono_ns())
+
+    def _remember(self, message: Mapping[str, Any]) -> None:
+        """What a model learnt: nobody reads it here, the next process gets it."""
+        name, memory = message.get("model"), message.get("memory")
+        if not isinstance(name, str) or name not in self._sections:
+            raise NonsenseError(f"a memory of {name!r}")
+        if not isinstance(memory, str) or not memory.isascii():  # what is not could grow on its way back
+            raise NonsenseError(f"a memory that is {type(memory).__name__}")
+        self._memories[name] = memory
 
     def _send(self, child: Child) -> None:
         """The row of this moment. When there is no room for it over there, its values wait for the next."""

@@ -34,6 +34,13 @@ def line_card(limits, *, version=1, name="line-normal", every="100ms", slow_s=0.
     }
 
 
+def calibrated(limits, levels, until_s, slow_s=60.0, **more):
+    """What a card says besides, whose calibration ended at ``until_s`` with these levels: no warming up."""
+    says = line_card(limits, slow_s=slow_s, **more)
+    start = {"fast": [list(levels)], "slow": [list(levels)], "seen_s": [[2 * slow_s] * len(limits)]}
+    return {"parameters": {**says["parameters"], "start": start}, "metrics": {"until_s": until_s}}
+
+
 def line_files(limits, key, **how):
     """Signed files of a bundle that judges a line."""
     draft = bundle.draft(line_card(limits, **how), {"int8.onnx": line_graph(len(limits), 1, "int8")})

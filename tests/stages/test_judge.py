@@ -15,7 +15,7 @@ from edge_agent.settings import ModelSection
 from edge_agent.stages.judge import Judge
 from edge_agent.vocabulary import Reading
 from models.library import Library
-from tests.models.lines import install
+from tests.models.lines import calibrated, install
 
 PATIENCE_S = 30  # until a test fails; nothing waits that long when it works
 LIMITS = {"main.active_power": 100.0, "main.voltage_l1": 5.0}
@@ -94,6 +94,10 @@ class Line:
         children = Path(f"/proc/{os.getpid()}/task/{thread.native_id}/children").read_text().split()
         return int(children[0])
 
+    def until_remembered(self, case_id):
+        """Until the parent has been told of this case, for the process after this one."""
+        self.until(lambda _: case_id[len("normal-") :] in self.judge._memories.get("normal", ""))
+
     def audit(self):
         lines = (self.state / "audit" / "models.jsonl").read_text().splitlines()
         return [json.loads(line) for line in lines]
@@ -119,28 +123,54 @@ def line(tmp_path):
         each.end()
 
 
-@pytest.fixture
-def fault(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def fault(tmp_path_factory):
     """Make a version of the model fail, now or while it decides: ``fault({"2": "crash"})``."""
-    path = tmp_path / "fault.json"
-    monkeypatch.setenv("FAULTY_MODELS", str(path))
-    monkeypatch.setenv("PYTHONPATH", str(FAULTY))
+    path = tmp_path_factory.mktemp("faults") / "fault.json"
 
     def set_(faults):
         fresh = path.with_suffix(".new")
         fresh.write_text(json.dumps(faults))
         fresh.rename(path)
 
-    return set_
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FAULTY_MODELS", str(path))
+        patch.setenv("PYTHONPATH", str(FAULTY))
+        yield set_
 
 
-def test_an_anomaly_is_one_case_that_names_its_quantity(tmp_path, line):
+@pytest.fixture(autouse=True)
+def _nothing_fails(fault):
+    fault({})
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory, fault):
+    """A line with two releases, for all who leave it as it was."""
+    fault({})
+    state = tmp_path_factory.mktemp("state")
+    install(state, LIMITS)
+    install(state, LIMITS, version=2)
+    line = Line(state)
+    yield line
+    line.end()
+
+
+@pytest.fixture
+def press(running):
+    """That line, calm."""
+    running.values, running.absent = {"active_power": 1000.0, "voltage_l1": 230.0}, {}
+    running.until_label("normal", by="line-normal@2")
+    return running
+
+
+def test_an_anomaly_is_one_case_that_names_its_quantity(press):
     """Which quantity, in which direction, since when; put on record when it opens and when it closes."""
-    install(tmp_path, LIMITS)
-    press = line()
     normal = press.until_label("normal")
-    assert normal.decided_by == "line-normal@1/int8-onnx"
+    assert normal.decided_by == "line-normal@2/int8-onnx"
     assert len(normal.model_sha256) == 64
+    assert normal.latency_ms > 0
+    told = len(press.news)
     press.values["active_power"] = 1400.0
     first = press.until_label("anomaly")
     assert first.details["off"][0].items() >= {"quantity": "main.active_power", "direction": "high"}.items()
@@ -149,30 +179,25 @@ def test_an_anomaly_is_one_case_that_names_its_quantity(tmp_path, line):
     press.until(lambda verdict: verdict.label == "anomaly" and verdict is not first)
     press.values["active_power"] = 1000.0
     press.until_label("normal")
-    assert [verdict.label for verdict in press.news if verdict.score is not None] == ["normal", "anomaly", "normal"]
-    assert press.health.faults() == []
+    assert [verdict.label for verdict in press.news[told:]] == ["anomaly", "normal"]
 
 
-def test_what_is_absent_is_not_judged(tmp_path, line):
+def test_what_is_absent_is_not_judged(press):
     """A device that gives nothing makes the line unknown, never normal."""
-    install(tmp_path, LIMITS)
-    press = line()
-    press.until_label("normal")
     press.absent, press.values = dict.fromkeys(press.values, "timeout"), {}
     unknown = press.until_label("unknown")
     assert sorted(unknown.details["absent"]) == sorted(LIMITS)
 
 
-@pytest.mark.parametrize(("kind", "how"), [("crash", "SIGSEGV"), ("hang", "no sign of life")])
-def test_a_model_that_takes_its_process_along_is_left_out(tmp_path, line, fault, kind, how):
+def test_a_model_that_takes_its_process_along_is_left_out(tmp_path, line, fault):
     """Twice in a row, then the model before decides, and its name stands in the verdict and in the fault."""
     install(tmp_path, LIMITS)
     install(tmp_path, LIMITS, version=2)
-    fault({"2": kind})
+    fault({"2": "crash"})
     press = line()
     lost = press.until(lambda verdict: verdict.decided_by == "nobody")
     assert (lost.label, lost.reason) == ("unknown", "judge-failed")
-    assert how in lost.details["why"]
+    assert "SIGSEGV" in lost.details["why"]
     assert "while line-normal 2-" in lost.details["why"]
     before = press.offered
     fallback = press.until_label("normal", by="line-normal@1")
@@ -183,16 +208,26 @@ def test_a_model_that_takes_its_process_along_is_left_out(tmp_path, line, fault,
     assert press.health.counters()["model.normal.fallbacks"] > 0
 
 
-def test_a_score_that_is_no_number_is_left_to_the_next(tmp_path, line, fault):
-    """NaN is no low score."""
-    install(tmp_path, LIMITS)
-    install(tmp_path, LIMITS, version=2)
-    press = line()
+def test_a_model_that_hangs_is_ended(press, fault):
+    """Its process is killed when it gives no sign of life, and the verdict says who was asked meanwhile."""
+    killed = press.health.counters().get("models.killed", 0)
+    fault({"2": "hang"})
+    lost = press.until(lambda verdict: verdict.decided_by == "nobody")
+    fault({})
+    assert (lost.label, lost.reason) == ("unknown", "judge-failed")
+    assert "no sign of life" in lost.details["why"]
+    assert "while line-normal 2-" in lost.details["why"]
+    assert press.health.counters()["models.killed"] == killed + 1
     press.until_label("normal", by="line-normal@2")
+
+
+def test_a_score_that_is_no_number_is_left_to_the_next(press, fault):
+    """NaN is no low score."""
+    restarts = press.health.counters().get("models.restarts", 0)
     fault({"2": "nan"})
     verdict = press.until_label("normal", by="line-normal@1")
     assert "line-normal@2" in verdict.details["failed"][0]
-    assert press.health.counters().get("models.restarts", 0) == 0
+    assert press.health.counters().get("models.restarts", 0) == restarts
 
 
 def test_without_a_bundle_nothing_is_decided_and_that_is_a_fault(line):
@@ -206,63 +241,85 @@ def test_without_a_bundle_nothing_is_decided_and_that_is_a_fault(line):
     press.until_label("normal", by="line-normal@1")
 
 
-def test_a_process_that_is_killed_comes_back(tmp_path, line):
-    """As for want of memory; nobody is blamed, and the same model decides again."""
-    install(tmp_path, LIMITS)
+def test_a_process_that_is_killed_comes_back_and_knows_what_it_knew(tmp_path, line):
+    """As for want of memory: nobody is blamed, no baseline of a minute forms anew, an open case is still the same."""
+    now_s = SystemClock().stamp().wall_ms / 1000
+    install(tmp_path, LIMITS, **calibrated(LIMITS, (1000.0, 230.0), now_s))
     press = line()
     press.until_label("normal")
+    press.values["active_power"] = 1400.0
+    case_id = press.until(lambda verdict: "case_id" in verdict.details).details["case_id"]
+    press.until_remembered(case_id)
+    before = len(press.verdicts)
     os.kill(press.child(), signal.SIGKILL)
     lost = press.until(lambda verdict: verdict.decided_by == "nobody")
     assert "SIGKILL" in lost.details["why"]
-    press.until_label("normal", by="line-normal@1")
+    assert "while" not in lost.details["why"]
+    press.until_label("anomaly")
+    after = [verdict for verdict in press.verdicts[before:] if verdict.decided_by != "nobody"]
+    assert {(each.label, each.decided_by) for each in after} == {("anomaly", "line-normal@1/int8-onnx")}
+    assert {each.details["case_id"] for each in after} == {case_id}
     assert press.health.faults() == []
 
 
 # --- a new release beside the one in use
 
 
-def offer(press, **how):
-    install(press.state, LIMITS, offer=True, version=2, clock=press.clock, **how)
+@pytest.fixture(scope="module")
+def trying(tmp_path_factory, fault):
+    """A line on which one candidate after the other is tried."""
+    fault({})
+    state = tmp_path_factory.mktemp("trials")
+    install(state, LIMITS)
+    line = Line(state)
+    line.version = 1
+    yield line
+    line.end()
+
+
+def offer(press):
+    """A new version beside the one in use; its number."""
+    press.version += 1
+    install(press.state, LIMITS, offer=True, version=press.version, clock=press.clock)
     press.judge.roster.look_again()
+    return press.version
 
 
-def test_a_good_candidate_takes_over_without_a_gap(tmp_path, line):
+def test_a_good_candidate_takes_over_without_a_gap(trying):
     """After as many judgements as the config says; the old one stays behind it, and one line says why."""
-    install(tmp_path, LIMITS)
-    press = line()
-    press.until_label("normal")
-    offer(press)
-    press.until_label("normal", by="line-normal@2")
-    assert "nobody" not in [verdict.decided_by for verdict in press.verdicts[1:]]
-    now = Library(tmp_path, press.clock).in_use("line-normal")
-    assert (now.current[:2], now.previous[:2], now.candidate) == ("2-", "1-", None)
-    last = press.audit()[-1]
-    assert (last["what"], last["judgements"], last["same"]) == ("promote", 10, 10)
+    old = trying.until_label("normal").decided_by
+    before, restarts = len(trying.verdicts), trying.health.counters().get("models.restarts", 0)
+    version = offer(trying)
+    trying.until_label("normal", by=f"line-normal@{version}")
+    assert {verdict.decided_by for verdict in trying.verdicts[before:]} == {old, f"line-normal@{version}/int8-onnx"}
+    trying.until(lambda _: trying.audit()[-1]["what"] == "promote")
+    now = Library(trying.state, trying.clock).in_use("line-normal")
+    assert (now.current.split("-")[0], now.previous.split("-")[0]) == (
+        str(version),
+        old[len("line-normal@") :].split("/")[0],
+    )
+    assert now.candidate is None
+    last = trying.audit()[-1]
+    assert (last["judgements"], last["same"]) == (10, 10)
     assert "100.0% of 10 judgements" in last["why"]
-    assert press.health.counters().get("models.restarts", 0) == 0
+    assert trying.health.counters().get("models.restarts", 0) == restarts
 
 
 @pytest.mark.parametrize(
     ("kind", "why"), [("disagree", "agrees in 0.0%"), ("nan", "failed"), ("crash", "SIGSEGV"), ("hang", "no sign of")]
 )
-def test_a_bad_candidate_goes_and_the_old_one_stays(tmp_path, line, fault, kind, why):
+def test_a_bad_candidate_goes_and_the_old_one_stays(trying, fault, kind, why):
     """Disagreement, nonsense, a crash or a hang: rolled back by itself, at once, and on record."""
-    install(tmp_path, LIMITS)
-    press = line()
-    press.until_label("normal")
-    fault({"2": kind})
-    offer(press)
-    press.until(
-        lambda _: (
-            "candidate" not in (tmp_path / "bundles/line-normal/in-use.json").read_text()
-            or Library(tmp_path, press.clock).in_use("line-normal").candidate is None
-        )
-    )
-    press.until_label("normal", by="line-normal@1")
-    assert Library(tmp_path, press.clock).in_use("line-normal").current.startswith("1-")
-    last = press.audit()[-1]
-    assert last["what"] == "reject"
-    assert why in last["why"]
+    old = trying.until_label("normal").decided_by
+    before = Library(trying.state, trying.clock).in_use("line-normal").current
+    lines = len(trying.audit())
+    fault({str(trying.version + 1): kind})
+    offer(trying)
+    trying.until(lambda _: trying.audit()[-1]["what"] == "reject")
+    trying.until_label("normal", by=old)
+    assert Library(trying.state, trying.clock).in_use("line-normal").current == before
+    assert [each["what"] for each in trying.audit()[lines:]] == ["offer", "reject"]
+    assert why in trying.audit()[-1]["why"]
 
 
 def test_a_release_that_is_taken_back_stops_deciding(tmp_path, line):
