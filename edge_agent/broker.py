@@ -86,5 +86,5 @@ def read_secret(path: Path | None) -> str | None:
         return None
     try:
         return path.read_text(encoding="utf-8").splitlines()[0]
-    except (OSError, IndexError) as error:
+    except (OSError, IndexError, UnicodeDecodeError) as error:
         raise MqttError(Why.AUTH, f"cannot read the password file {path}: {error}") from error

@@ -127,7 +127,7 @@ class Session:
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # Python 3.13 refuses plain plant CAs that 3.11 takes
             if mine.cert_file:
-                context.load_cert_chain(mine.cert_file, mine.key_file)
+                context.load_cert_chain(mine.cert_file, mine.key_file, password="")  # it would ask at the terminal
         except OSError as error:  # ssl.SSLError too
             raise MqttError(Why.TLS, f"cannot use the certificate files: {error}") from error
         self._client.tls_set_context(context)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import ssl
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,21 @@ def test_a_certificate_of_our_authority_is_trusted(tmp_path, authority):
         session.close()
 
 
+def test_what_python_asks_for_besides_is_not_asked_of_a_plant(tmp_path, authority, monkeypatch):
+    """Where Python is strict by itself (3.13), certificates without key identifiers are trusted; a wrong name is not."""
+    ordinary = ssl.create_default_context
+
+    def strict(*arguments, **more):
+        context = ordinary(*arguments, **more)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", strict)
+    with tls_broker(tmp_path, authority, authority.issue("127.0.0.1")) as broker:
+        opened(f"mqtts://127.0.0.1:{broker.port}", ca_file=authority.ca_file).close()
+        assert why(f"mqtts://localhost:{broker.port}", ca_file=authority.ca_file).kind == Why.TLS
+
+
 @pytest.mark.parametrize(
     ("name", "days", "synced", "kind"),
     [
@@ -162,6 +178,16 @@ def test_certificate_files_that_are_not_there(tmp_path, authority):
     assert why("mqtts://127.0.0.1:1", ca_file=tmp_path / "garbled.pem").kind == Why.TLS
 
 
+def test_a_key_that_wants_a_pass_phrase_is_refused(tmp_path, authority):
+    """Nobody is there to type one: it is said, and not waited for."""
+    cert_file, key_file = authority.issue("locked")
+    key = serialization.load_pem_private_key(key_file.read_bytes(), None)
+    secret = serialization.BestAvailableEncryption(b"secret")
+    key_file.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, secret))
+    error = why("mqtts://127.0.0.1:1", ca_file=authority.ca_file, cert_file=cert_file, key_file=key_file)
+    assert (error.kind, "certificate files" in str(error)) == (Why.TLS, True)
+
+
 def test_plain_talk_at_a_tls_port_and_the_reverse(tmp_path, authority):
     """mqtt:// to a TLS port and mqtts:// to a plain one end with a reason, not with a hang."""
     with tls_broker(tmp_path, authority, authority.issue("127.0.0.1")) as secret, Mosquitto(tmp_path) as plain:
@@ -189,6 +215,9 @@ def test_passwords_come_from_a_file(tmp_path):
         assert why(broker.url).kind == Why.AUTH
         missing = why(broker.url, username="press-3", password_file=tmp_path / "none")
         assert (missing.kind, "none" in str(missing)) == (Why.AUTH, True)
+        wrong.write_bytes("größer".encode("latin-1"))
+        garbled = why(broker.url, username="press-3", password_file=wrong)
+        assert (garbled.kind, "wrong" in str(garbled)) == (Why.AUTH, True)
 
 
 # --- the session
