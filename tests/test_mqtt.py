@@ -121,7 +121,7 @@ def test_a_certificate_of_our_authority_is_trusted(tmp_path, authority):
 
 
 def test_what_python_asks_for_besides_is_not_asked_of_a_plant(tmp_path, authority, monkeypatch):
-    """Where Python is strict by itself (3.13), certificates without key identifiers are trusted; a wrong name is not."""
+    """Where Python is strict by itself (3.13), certificates without key identifiers are trusted; other names not."""
     ordinary = ssl.create_default_context
 
     def strict(*arguments, **more):
