@@ -27,6 +27,7 @@ from edge_agent.errors import BundleError
 from models import archive, keys
 from models.archive import Files
 from models.card import CARD, Card, read_card
+from models.releases import SHIPPED
 
 GOLDEN: Final = "golden.npz"
 SIGNATURE: Final = "bundle.sig"
@@ -63,6 +64,16 @@ def load(path: Path, trusted: keys.Keys, *, trust_unsigned: bool = False) -> Bun
     changed after a known signer signed it is refused even so.
     """
     return verify(archive.read(path), trusted, trust_unsigned=trust_unsigned)
+
+
+def shipped(name: str) -> Bundle | None:
+    """The one of that name that comes with the product; None: there is none that could decide anything."""
+    path = SHIPPED / name
+    try:
+        found = load(path, keys.trusted(folders=[keys.SHIPPED])) if path.is_dir() else None
+    except BundleError:
+        return None
+    return found if found is not None and found.card.name == name else None
 
 
 def verify(files: Mapping[str, bytes], trusted: keys.Keys, *, trust_unsigned: bool = False) -> Bundle:

@@ -7,7 +7,9 @@
         in-use.json         {"current": "4-1f0c…", "previous": "3-77aa…", …}: decides, and is replaced as a whole
     state_dir/audit/models.jsonl    what was installed, refused or rolled back, by whom and why, line by line
 
-Whenever the power goes, the old or the new version is in use, never half of one.
+Whenever the power goes, the old or the new version is in use, never half of one, and why is on record: the reason is
+written first. A bundle that comes with the product is put beside the first other release of its name, so that it can be
+compared with it and gone back to.
 """
 
 from __future__ import annotations
@@ -70,6 +72,12 @@ class Library:
         found = (path.name for path in home.iterdir() if RELEASE.fullmatch(path.name))
         return sorted(found, key=version, reverse=True)
 
+    def next_version(self, name: str) -> int:
+        """Of a bundle that is made here: newer than all that were in use. Raises BundleError."""
+        found = self.in_use(name)
+        shipped = _shipped(name) if found is None else None
+        return (shipped.card.version if shipped else version(found.newest if found else None)) + 1
+
     def path(self, name: str, which: str) -> Path:
         """The folder of a release."""
         return self._home(name) / which
@@ -106,8 +114,7 @@ class Library:
             if before is None or before.current == release(new):
                 return self._lead(name, release(new), before, why, "install", **_about(new), who=who)
             fresh = before.model_copy(update={"candidate": release(new)})
-            self._switch(name, fresh)
-            self.note("offer", name, **_about(new), who=who, why=why)
+            self._switch(name, fresh, "offer", **_about(new), candidate=release(new), who=who, why=why)
         return fresh
 
     def settle(self, name: str, which: str, *, good: bool, why: str, **found: object) -> InUse | None:
@@ -119,20 +126,23 @@ class Library:
             if good:
                 return self._lead(name, which, before, why, "promote", **found)
             fresh = before.model_copy(update={"candidate": None})
-            self._switch(name, fresh)
-            self.note("reject", name, candidate=which, current=before.current, why=why, **found)
+            self._switch(name, fresh, "reject", candidate=which, current=before.current, why=why, **found)
             self._forget_old(name, fresh)
         return fresh
 
     def _prove_and_place(self, new: Bundle, prove: Callable[[Bundle], object], who: str) -> InUse | None:
         """What was in use before."""
         before, newest = self._before(new.card.name)
+        shipped = _shipped(new.card.name) if newest is None else None
         try:
-            _check_newer(new, newest)
+            _check_newer(new, release(shipped) if shipped else newest)
             prove(new)
         except ModelError as error:
             self.note("install refused", new.card.name, **_about(new), who=who, why=str(error))
             raise
+        if shipped is not None and release(shipped) != release(new):
+            self._place(shipped)
+            before = self._lead(new.card.name, release(shipped), None, "it comes with the product", "adopt")
         self._place(new)
         return before
 
@@ -146,8 +156,7 @@ class Library:
             at=self._now(),
             why=why,
         )
-        self._switch(name, fresh)
-        self.note(what, name, **more, current=which, before=was, why=why)
+        self._switch(name, fresh, what, **more, current=which, before=was, why=why)
         self._forget_old(name, fresh)
         return fresh
 
@@ -165,8 +174,7 @@ class Library:
                 at=self._now(),
                 why=why,
             )
-            self._switch(name, fresh)
-            self.note("rollback", name, who=who, before=before.current, current=fresh.current, why=why)
+            self._switch(name, fresh, "rollback", who=who, before=before.current, current=fresh.current, why=why)
         return fresh
 
     def note(self, what: str, name: str, **more: object) -> None:
@@ -210,8 +218,15 @@ class Library:
             self._remove(path)
         archive.place(new.files, path)
 
-    def _switch(self, name: str, fresh: InUse) -> None:
-        archive.replace(self._home(name) / IN_USE, fresh.model_dump_json(indent=1).encode() + b"\n")
+    def _switch(self, name: str, fresh: InUse, what: str, **record: object) -> None:
+        """The one moment at which something else is in use. What it is and why is on record before it happens."""
+        self.note(what, name, **record)
+        try:
+            archive.replace(self._home(name) / IN_USE, fresh.model_dump_json(indent=1).encode() + b"\n")
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self.note(f"{what} failed", name, why=error.strerror)
+            raise
 
     def _forget_old(self, name: str, now: InUse) -> None:
         wanted = {now.current, now.previous, now.candidate} - {None}
@@ -253,6 +268,12 @@ class Library:
 
 def _about(new: Bundle) -> dict[str, object]:
     return {"version": new.card.version, "sha256": new.sha256, "key": new.signed_by}
+
+
+def _shipped(name: str) -> Bundle | None:
+    from models import bundle  # noqa: PLC0415 - cryptography, only for who verifies
+
+    return bundle.shipped(name)
 
 
 def _check_newer(new: Bundle, newest: str | None) -> None:

@@ -159,8 +159,7 @@ def _learn(pictures: Shown, name: str, state: Path | None, source: str, *, quiet
             sys.stderr.write(f"\r{stage} {done + 1} of {of}   ")
 
     fit = camera.fit(pictures.images, show)
-    before = library(state).in_use(name) if state else None
-    version = int(before.newest.partition("-")[0]) + 1 if before else 1
+    version = library(state).next_version(name) if state else 1
     folder = key_folder(state)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -189,8 +189,7 @@ def _make(
     calibrated = line_calibration.calibrate(seen.series, per_day)
     calibrated.doubts += [f"the alarm {alarm} was active meanwhile" for alarm in sorted(seen.alarms)]
     calibrated.doubts += [f"{device} gave nothing for long" for device in sorted(seen.silent)]
-    before = library(state).in_use(name) if state else None
-    version = int(before.newest.partition("-")[0]) + 1 if before else 1
+    version = library(state).next_version(name) if state else 1
     folder = key_folder(state)
     try:
         folder.mkdir(parents=True, exist_ok=True)

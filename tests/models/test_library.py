@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from edge_agent.clock import ManualClock
 from edge_agent.errors import BundleError, EdgeAgentError, ModelError
 from models import archive, bundle, keys
+from models.card import CARD
 from models.library import KEEP, Library, release
-from tests.models.building import STRANGER, TRUSTED, bundle_files, bundle_of, trusting
+from tests.models.building import STRANGER, TRUSTED, VENDOR, bundle_files, bundle_of, trusting
 
 HERE = Path(__file__)
 
@@ -209,61 +211,193 @@ def test_a_disk_that_refuses_is_told_apart_from_a_bad_bundle(library, tmp_path):
     assert not isinstance(failed.value, ModelError)
 
 
+def test_what_comes_with_the_product_is_compared_with_and_gone_back_to(library):
+    """The first other release of its name stands beside it, as it would beside any other."""
+    ours = bundle.shipped("thermal-modules")
+    trusted = keys.trusted()
+    new = resigned(ours, version=ours.card.version + 1)
+
+    tried = library.offer(new, lambda _: None, who="engineer", why="trained again")
+
+    assert (tried.current, tried.candidate) == (release(ours), release(new))
+    assert library.load("thermal-modules", trusted).sha256 == ours.sha256
+    assert library.settle("thermal-modules", release(new), good=True, why="it agrees").previous == release(ours)
+    assert library.rollback("thermal-modules", who="engineer", why="x").current == release(ours)
+    assert [line["what"] for line in audit(library)] == ["adopt", "offer", "promote", "rollback"]
+    assert library.next_version("thermal-modules") == new.card.version + 1
+
+
+def test_what_comes_with_the_product_is_no_version_to_go_under(library):
+    """Another bundle of its version, or an older one, is refused like any other; itself is welcome."""
+    ours = bundle.shipped("pitting")
+
+    with pytest.raises(BundleError, match="a change needs a new version"):
+        library.offer(resigned(ours, version=ours.card.version), lambda _: None, who="engineer", why="x")
+    assert library.in_use("pitting") is None
+    assert library.next_version("pitting") == ours.card.version + 1
+    assert library.next_version("pixel") == 1
+    assert library.offer(ours, lambda _: None, who="engineer", why="x").current == release(ours)
+
+
+def resigned(found, **changes):
+    """The same bundle with another card, signed by the vendor."""
+    says = {**yaml.safe_load(found.files[CARD]), "made": "again", **changes}
+    models = {name: data for name, data in found.files.items() if name.endswith((".onnx", ".tflite", ".txt"))}
+    return bundle.verify(bundle.complete(bundle.draft(says, models), found.golden, VENDOR), TRUSTED)
+
+
+def test_a_change_that_the_disk_refuses_did_not_happen(library, tmp_path, monkeypatch):
+    """It was put on record before; that it failed is too."""
+    install(library, 1)
+
+    def full(path, _):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(archive, "replace", full)
+    with pytest.raises(EdgeAgentError, match="No space left"):
+        install(library, 2)
+
+    assert library.in_use("pixel").current == release(bundle_of(1))
+    assert [line["what"] for line in audit(library)] == ["install", "install", "install failed"]
+
+
 # --- SIGKILL at every step
 
 STEPS = ("mkdir", "open", "fsync", "rename", "replace", "unlink", "rmdir", "chown")
 
 
-def die_at(step, folder):
-    """In a process of its own: install version 3, and be killed instead of the given step that changes the disk."""
+class Torn:
+    """A file of which each write is two steps: what is killed between them leaves half of it."""
+
+    def __init__(self, file, tick):
+        self._file = file
+        self._tick = tick
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *why):
+        return self._file.__exit__(*why)
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+    def write(self, data):
+        self._tick()
+        self._file.write(data[: len(data) // 2])
+        self._file.flush()
+        self._tick()
+        return self._file.write(data[len(data) // 2 :])
+
+
+def die_at(step, change, folder):
+    """In a process of its own: make the change, and be killed instead of the given step that changes the disk."""
     import signal
 
     left = [step]
 
+    def tick():
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
     def instead(real):
         def call(*args, **kwargs):
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+            tick()
             return real(*args, **kwargs)
 
         return call
 
+    fdopen = os.fdopen
+    os.fdopen = lambda *args, **kwargs: Torn(fdopen(*args, **kwargs), tick)
     for name in STEPS:
         setattr(os, name, instead(getattr(os, name)))
-    install(Library(folder, ManualClock(), keep=1), 3)
+    change(Library(folder, ManualClock(), keep=1))
 
 
-def test_sigkill_at_any_step_leaves_the_old_or_the_new(tmp_path):
-    """Whatever the moment, what is in use is whole and verified, and the next install succeeds."""
-    seen = set()
-    install(Library(tmp_path / "before", ManualClock(), keep=1), 1, 2)
-    for step in range(1, 200):
+def candidate(library):
+    library.offer(bundle_of(3), lambda _: None, who="engineer", why="better")
+
+
+def settled(library, *, good):
+    library.settle("pixel", release(bundle_of(3)), good=good, why="so it was seen")
+
+
+def back(library):
+    library.rollback("pixel", who="engineer", why="calibrate line --undo")
+
+
+# What is done, what was done before it, (current, previous, candidate) before and after it, and the record of it.
+CHANGES = {
+    "install": (lambda library: install(library, 3), None, (2, 1, 0), (3, 2, 0), "install"),
+    "offer": (candidate, None, (2, 1, 0), (2, 1, 3), "offer"),
+    "promote": (lambda library: settled(library, good=True), candidate, (2, 1, 3), (3, 2, 0), "promote"),
+    "reject": (lambda library: settled(library, good=False), candidate, (2, 1, 3), (2, 1, 0), "reject"),
+    "undo": (back, None, (2, 1, 0), (1, 0, 0), "rollback"),
+}
+
+
+def versions(found):
+    return tuple(int((each or "0").split("-")[0]) for each in (found.current, found.previous, found.candidate))
+
+
+@pytest.mark.parametrize("what", list(CHANGES))
+def test_sigkill_at_any_step_leaves_the_old_or_the_new(tmp_path, what):
+    """Whatever the moment: somebody whole decides, what changed is on record with its reason, and it can be redone."""
+    change, prepare, old, new, record = CHANGES[what]
+    first = Library(tmp_path / "before", ManualClock(), keep=1)
+    install(first, 1, 2)
+    if prepare:
+        prepare(first)
+    assert versions(first.in_use("pixel")) == old
+    seen = []
+    for step in range(1, 300):
         folder = tmp_path / str(step)
         shutil.copytree(tmp_path / "before", folder)
+        status = killed(step, change, folder)
         library = Library(folder, ManualClock(), keep=1)
-        if (pid := os.fork()) == 0:
-            with contextlib.suppress(BaseException):
-                die_at(step, folder)
-                os._exit(0)
-            os._exit(1)
-        _, status = os.waitpid(pid, 0)
-
-        found = library.load("pixel", TRUSTED).card.version
-        before = library.load("pixel", TRUSTED, previous=True).card.version
-        assert (found, before) in {(2, 1), (3, 2)}, f"killed at step {step}"
+        now = versions(library.in_use("pixel"))
+        assert now in {old, new}, f"killed at step {step}"
+        assert library.load("pixel", TRUSTED).card.version == now[0]
+        if now[1]:
+            assert library.load("pixel", TRUSTED, previous=True).card.version == now[1]
+        if now == new:
+            explained(folder, record)
+        else:
+            change(library)
+            assert versions(library.in_use("pixel")) == new
+            explained(folder, record)
         install(library, 4)
         assert library.load("pixel", TRUSTED).card.version == 4
         assert not [path for path in (folder / "bundles" / "pixel").iterdir() if path.name.startswith(".")]
-        seen.add(found)
+        seen.append(now)
         if os.WIFEXITED(status):
             assert os.WEXITSTATUS(status) == 0
             break
     else:
         pytest.fail("it never finished")
 
-    assert seen == {2, 3}
+    assert set(seen) == {old, new}
+    assert seen == sorted(seen, key=lambda each: each == new), "there is one moment at which it changes"
     assert step > 10, "the fault was not where the disk changes"
+
+
+def killed(step, change, folder):
+    """How the process ended that made the change until that step."""
+    if (pid := os.fork()) == 0:
+        with contextlib.suppress(BaseException):
+            die_at(step, change, folder)
+            os._exit(0)
+        os._exit(1)
+    return os.waitpid(pid, 0)[1]
+
+
+def explained(folder, record):
+    """The last whole line of the audit is the change, with its reason; a torn one before it hides nothing."""
+    lines = (folder / "audit" / "models.jsonl").read_bytes().splitlines()
+    last = json.loads(lines[-1])
+    assert last["what"] == record
+    assert last["why"]
 
 
 def test_two_at_once_wait_for_each_other(tmp_path):
