@@ -18,7 +18,7 @@ import typer
 from edge_agent import logs, notify
 from edge_agent.agent import Agent
 from edge_agent.clock import SystemClock
-from edge_agent.commands.options import ConfigFile
+from edge_agent.commands.options import ConfigFile, Json
 from edge_agent.config import find, load, loads, stated_dir
 from edge_agent.control import ControlServer, socket_path
 from edge_agent.errors import ConfigError, EdgeAgentError
@@ -31,6 +31,7 @@ from edge_agent.worker import Worker
 log = structlog.get_logger("run")
 
 _LOOK_EVERY_S: Final = 3.0
+_SAFE_S: Final = 1.0  # for the outputs, when somebody asks twice
 LAST_GOOD: Final = "last-good.yaml"
 
 
@@ -48,10 +49,11 @@ def register(app: typer.Typer) -> None:
     def run(
         config: ConfigFile = None,
         log_level: Annotated[Level, typer.Option(help="What is worth a line of the log.")] = Level.INFO,
+        json_: Json = False,
     ) -> int:
         """Run the daemon in the foreground, as systemd does. SIGHUP reloads, SIGTERM ends it."""
         clock = SystemClock()
-        logs.configure(clock, level=log_level)
+        logs.configure(clock, level=log_level, pretty=False if json_ else None)
         path = find(config)
         return serve(path, *load_or_last_good(path))
 
@@ -172,8 +174,10 @@ class Daemon:
         return 0
 
     def _on_end(self, *_: object) -> None:
-        if self._ending:  # the second signal cuts it short
-            self.agent.safe()
+        if self._ending:  # the second signal cuts it short, whatever was interrupted here, with any lock held
+            safe = threading.Thread(target=self.agent.safe, daemon=True)
+            safe.start()
+            safe.join(_SAFE_S)
             os._exit(130)
         self._ending = True
         self._wake.set()

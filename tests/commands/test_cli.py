@@ -16,8 +16,8 @@ from edge_agent.commands.status import buffer, show
 ROOT = Path(__file__).parent.parent.parent
 GROUPS = {"alarms": ("list", "ack", "shelve"), "probe": ("modbus", "i2c"), "train": ("defects",)}
 EVERY = [(verb,) for verb in VERBS] + [(verb, part) for verb, parts in GROUPS.items() for part in parts]
-# run and demo show a life, not an answer; version and demo and init need no config.
-NO_JSON = {("run",), ("alarms",)}
+# version, demo and init need no config.
+NO_JSON = {("alarms",)}
 NO_CONFIG = {("demo",), ("version",), ("init",), ("alarms",), ("probe",)}
 
 
