@@ -15,6 +15,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, cast
 
 from drivers import pictures
+from drivers.lettering import lettering
 from edge_agent.errors import CameraError, PictureError
 from edge_agent.vocabulary import DAMAGED, NOTHING_THERE, WIRE
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _COMPLAINT = re.compile(r"^(?:Corrupt JPEG data|Premature end of JPEG)[^\n]*", re.MULTILINE)
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes")
 _HARMLESS_BYTES = 16
-_RED, _BLACK, _WHITE = (0, 0, 255), (0, 0, 0), (255, 255, 255)  # BGR
+_RED = (0, 0, 255)  # BGR
 _stderr_lock = Lock()
 
 
@@ -102,18 +103,16 @@ def encode_jpeg(image: Image, quality: int = 90) -> bytes:
     return bytes(data)
 
 
-def mark(image: Image, box: tuple[int, int, int, int], text: str) -> Image:
-    """A copy with a box (left, top, width, height) and a line of text in its corner; the picture stays as it is."""
-    cv2 = _cv2()
-    marked = image.copy()
-    wide = marked.shape[1]
-    line, size = max(1, wide // 500), max(0.4, wide / 1600)
+def mark(image: Image, box: tuple[int, int, int, int], text: str) -> None:
+    """Draw a box (left, top, width, height) and a line of text in the corner into the picture."""
+    wide = image.shape[1]
     left, top, across, down = box
-    cv2.rectangle(marked, (left, top), (left + across, top + down), _RED, line)
-    (_, high), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, line)
-    cv2.rectangle(marked, (0, 0), (wide, high + 2 * below), _BLACK, cv2.FILLED)
-    cv2.putText(marked, text, (below, high + below), cv2.FONT_HERSHEY_SIMPLEX, size, _WHITE, line, cv2.LINE_AA)
-    return marked
+    _cv2().rectangle(image, (left, top), (left + across, top + down), _RED, max(1, wide // 500))
+    scale = max(1, wide // 600)
+    dots = lettering(text, scale)[:, : wide - 2 * scale]
+    strip = image[: dots.shape[0] + 2 * scale, : dots.shape[1] + 2 * scale]
+    strip[:] = 0
+    strip[scale:-scale, scale:-scale][dots[: strip.shape[0] - 2 * scale]] = 255
 
 
 def resize(image: Image, width: int, height: int) -> Image:

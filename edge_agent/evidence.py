@@ -14,7 +14,7 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -117,7 +117,10 @@ class Turns:
 
 @dataclass(slots=True)
 class Shot:
-    """A judged picture. ``origin``: left and top of the region that was judged; boxes count from there."""
+    """A judged picture: as it came where that was a JPEG, else its pixels, which are ten times as large.
+
+    ``origin``: left and top of the region that was judged; boxes count from there.
+    """
 
     at: Stamp
     image: Any
@@ -140,12 +143,15 @@ Box = tuple[int, int, int, int]
 
 
 class Pencil(NamedTuple):
-    """What is needed to write pictures. ``encode(image, quality)``: as JPEG; ``mark(image, box, text)``: a copy
-    with a box around what was found, and who says so.
+    """What is needed to write pictures.
+
+    ``decode(jpeg)``, ``encode(image, quality)``; ``mark(image, box, text)``: draws a box around what was found, and
+    who says so, into it.
     """
 
+    decode: Callable[[bytes], Any]
     encode: Callable[[Any, int], bytes]
-    mark: Callable[[Any, Box, str], Any]
+    mark: Callable[[Any, Box, str], None]
 
 
 class Keeper:
@@ -175,7 +181,7 @@ class Keeper:
         self._lost = lost
         self._recent: deque[Shot] = deque(maxlen=settings.pre)
         self._after: tuple[str, int] = ("", 0)  # id of the last verdict, how many of its post pictures came
-        self._jobs: queue.Queue[Job | None] = queue.Queue(maxsize=2 * (settings.pre + 2 + settings.post) + 2)
+        self._jobs: queue.Queue[Job | None] = queue.Queue(maxsize=settings.pre + settings.post + 6)
         self._thread = threading.Thread(target=self._run, name="evidence", daemon=True)
 
     @property
@@ -201,7 +207,7 @@ class Keeper:
         slow that the queue is full, nothing is kept, and that is counted.
         """
         jpeg = frame.encoded if frame.encoded and frame.encoded.startswith(_JPEG) else None
-        shot = Shot(frame.at, image, jpeg, verdict, origin)
+        shot = Shot(frame.at, None if jpeg else image, jpeg, verdict, origin)
         known, came = self._after
         if verdict.label in self._settings.labels:
             jobs = self._around(shot)
@@ -212,7 +218,7 @@ class Keeper:
         else:
             after = self._after
             jobs = self._unsure(shot)
-            self._recent.append(replace(shot, image=None) if jpeg else shot)  # pixels are large
+            self._recent.append(shot)
         if self._jobs.maxsize - self._jobs.qsize() < len(jobs):
             self._lost("the disk is too slow")
             return []
@@ -271,7 +277,9 @@ class Keeper:
             return shot.jpeg or self._pencil.encode(shot.image, quality)
         verdict = shot.verdict
         text = f"{verdict.label} {verdict.score} of {verdict.threshold}, {verdict.decided_by}"
-        return self._pencil.encode(self._pencil.mark(shot.image, box, text), quality)
+        image = shot.image.copy() if shot.jpeg is None else self._pencil.decode(shot.jpeg)
+        self._pencil.mark(image, box, text)
+        return self._pencil.encode(image, quality)
 
 
 _AROUND: Final = 12  # pixels on each side of a place without a size

@@ -28,7 +28,7 @@ Live = Callable[[Link, Mark, dict[str, Any]], None]
 _PR_SET_PDEATHSIG: Final = 1
 _OOM_SCORE = "500"  # when memory runs out, who judges goes before the agent
 # mallopt: M_MMAP_THRESHOLD (a picture of 1920 x 1080 is used again), M_TRIM_THRESHOLD, M_ARENA_MAX
-_THRIFT: Final = ((-3, 8 << 20), (-1, 16 << 20), (-8, 1))
+_THRIFT: Final = ((-3, 4 << 20), (-1, 8 << 20), (-8, 1))
 _BROKEN = 70  # exit status: a mistake of ours, not of a camera or model
 
 

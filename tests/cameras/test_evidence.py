@@ -135,6 +135,22 @@ def test_a_write_that_fails_leaves_nothing_behind(folder, monkeypatch):
 # --- what is kept of a sequence of judged pictures
 
 
+class Picture:
+    """Pixels that are a word, and what was drawn into them."""
+
+    def __init__(self, word: object) -> None:
+        self.word = str(word)
+
+    def __str__(self) -> str:
+        return self.word
+
+    def copy(self) -> "Picture":
+        return Picture(self.word)
+
+    def mark(self, box, text) -> None:
+        self.word += f" {list(box)} {text}"
+
+
 class Desk:
     """A keeper whose pictures are numbered: the image n has the JPEG b'n', and a box in it b'n [box] text'."""
 
@@ -143,7 +159,7 @@ class Desk:
         self.reports = []
         self.clock = ManualClock()
         self.folder = EvidenceFolder(path, settings(**wanted))
-        pencil = Pencil(encode, lambda image, box, text: f"{image} {list(box)} {text}")
+        pencil = Pencil(lambda jpeg: Picture(jpeg[2:].decode()), encode, Picture.mark)
         keeper = (settings(**wanted), self.folder, pencil, self.clock, self.reports.append, self.lost.append)
         self.keeper = Keeper("cam", *keeper)
         self.number = 0
@@ -152,7 +168,7 @@ class Desk:
     def plan(self, label: str, encoded: bytes | None = None, **details):
         verdict = Verdict("cam", NOW, label, "pitting@1", 0.9, 0.8, details=details)
         self.verdicts.append(verdict)
-        return self.keeper.plan(Frame(NOW, self.number, encoded), self.number, verdict, (100, 10))
+        return self.keeper.plan(Frame(NOW, self.number, encoded), Picture(self.number), verdict, (100, 10))
 
     def judge(self, *labels: str, encoded: bytes | None = None, **details) -> list[str]:
         """Judge pictures; what is written of them, as role and picture."""
@@ -160,7 +176,7 @@ class Desk:
         for label in labels:
             jobs = self.plan(label, encoded, **details)
             self.keeper.submit(jobs)
-            planned += [f"{job.role} {job.shot.image}" for job in jobs]
+            planned += [f"{job.role} {job.shot.jpeg or job.shot.image}" for job in jobs]
             self.number += 1
         return planned
 
@@ -241,12 +257,12 @@ def test_a_copy_shows_where_and_the_picture_itself_is_as_it_came(tmp_path):
     """The box stands in the whole picture, though the judge saw a region; model and score stand beside it."""
     desk = Desk(tmp_path, pre=0, post=0)
     desk.keeper.start()
-    assert desk.judge("defect", encoded=b"\xff\xd8 as it came", box_px=[5, 6, 7, 8]) == ["verdict 0", "overlay 0"]
+    desk.judge("defect", encoded=b"\xff\xd8 as it came", box_px=[5, 6, 7, 8])
     desk.judge("defect", at_px=[50, 60])
     desk.keeper.finish(10)
     written = {report.role: Path(report.path).read_bytes() for report in desk.reports[:2]}
     assert written["verdict"] == b"\xff\xd8 as it came"
-    assert written["overlay"] == b"0 [105, 16, 7, 8] defect 0.9 of 0.8, pitting@1"
+    assert written["overlay"] == b" as it came [105, 16, 7, 8] defect 0.9 of 0.8, pitting@1"
     assert Path(desk.reports[3].path).read_bytes().startswith(b"1 [138, 58, 24, 24]")
     assert desk.reports[1].id == f"{desk.reports[0].id}-overlay"
 

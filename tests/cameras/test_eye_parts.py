@@ -189,7 +189,7 @@ class Scripted:
 def look(tmp_path, *judges, image=None, **settings):
     section = CameraSection.model_validate({"kind": "simulated", **settings})
     folder = EvidenceFolder(tmp_path, section.evidence)
-    pencil = Pencil(lambda *_: b"", lambda image, *_: image)
+    pencil = Pencil(bytes, lambda *_: b"", lambda image, *_: image)
     keeper = Keeper("cam", section.evidence, folder, pencil, ManualClock(), lambda _: None, lambda _: None)
     if image is None:
         image = np.random.default_rng(0).normal(120, 5, (48, 64, 3)).clip(0, 255).astype(np.uint8)

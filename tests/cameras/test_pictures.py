@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drivers import opencv, pictures
+from drivers.lettering import lettering
 from drivers.pictures import Gate, Header
 from edge_agent.errors import PictureError
 from edge_agent.settings import PictureSection
@@ -237,3 +238,36 @@ def test_resizing_keeps_what_is_small():
     small = opencv.resize(image, 10, 10)
     assert small.shape == (10, 10, 3)
     assert small[5, 5, 0] == 150
+
+
+# --- what is drawn into a copy
+
+
+def test_letters_can_be_read():
+    """Seven rows of dots; small letters are capitals, what nobody knows is a box."""
+    drawn = ["".join(".#"[int(dot)] for dot in row) for row in lettering("a1.", 1)]
+    assert drawn == [
+        ".###....#.........",
+        "#...#..##.........",
+        "#...#...#.........",
+        "#####...#.........",
+        "#...#...#.........",
+        "#...#...#....##...",
+        "#...#..###...##...",
+    ]
+    assert lettering("A", 3).shape == (21, 18)
+    assert (lettering("é", 1) == lettering("§", 1)).all()
+    assert lettering("", 1).shape == (7, 0)
+
+
+@pytest.mark.parametrize("size", [(3, 4), (20, 30), (48, 64), (720, 1280)])
+@pytest.mark.parametrize("box", [(10, 10, 20, 12), (-50, -50, 5000, 5000), (0, 0, 0, 0)])
+def test_a_box_is_drawn_wherever_it_is(size, box):
+    """Also beyond the edge, and into pictures that are smaller than the text."""
+    image = np.full((*size, 3), 100, np.uint8)
+    opencv.mark(image, box, "defect 0.93 of 0.71, pitting@3/int8-onnx")
+    assert image.shape == (*size, 3)
+    if size == (720, 1280) and box[2] == 20:
+        assert tuple(image[22, 15]) == (0, 0, 255)
+        assert (image[100:] == 100).all()
+        assert {0, 255} <= set(image[:20].ravel().tolist())
