@@ -11,6 +11,7 @@ from typing import Final
 
 import structlog
 
+from edge_agent import shifts
 from edge_agent.clock import Clock
 from edge_agent.errors import EdgeAgentError
 from edge_agent.line import Line, Part
@@ -38,6 +39,7 @@ class Agent(Line):
         """Open the spool and start every part. Nothing outside (broker, meters, disk) can make it fail."""
         self.spool.open()
         self.marks = self.spool.marks()
+        self.tally.recall(self.spool.notes(shifts.NOTE))
         recorder = Worker("record", self.recorder.body, self.health, self.clock, wake=self.recorder.wake)
         self.parts["record"] = Part("", [recorder])
         recorder.start()
@@ -86,6 +88,7 @@ class Agent(Line):
 
     def _apply(self, config: Config) -> list[str]:
         self.corrections.load(config)
+        self.tally.follow(config.cameras, shifts.Shifts(config.shifts))
         plans = wanted(self, config, self.report.state)
         changed = [
             name

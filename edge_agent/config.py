@@ -108,6 +108,7 @@ class _Reader:
             state_dir=self._folder / root.state_dir,
             mqtt=self._absolute_secrets(root),
             spool=root.spool,
+            shifts=root.shifts,
             buses=buses,
             devices=devices,
             cameras=cameras,

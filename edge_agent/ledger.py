@@ -5,12 +5,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from edge_agent.clock import Stamp
 from edge_agent.database import Database, transaction
 from edge_agent.outbox import ROW_OVERHEAD_BYTES, ROW_SIZE, Row, Stored, ranges
 from edge_agent.parking import park
+
+Parked = Iterable[tuple[int, str]]
+"""Ids with the reason why no broker will take them."""
+Notes = Mapping[str, str]
+"""What is to be remembered, by key; see the table meta."""
+NO_NOTES: Final[Notes] = {}
 
 
 class Ledger:
@@ -36,14 +43,16 @@ class Ledger:
         self,
         rows: Sequence[Row],
         forget: Iterable[int] = (),
-        parked: Iterable[tuple[int, str]] = (),
+        parked: Parked = (),
         thinned: Iterable[int] = (),
         *,
+        notes: Notes = NO_NOTES,
         now: Stamp,
     ) -> list[Stored]:
         """Put ``rows`` in and take ids out, in one transaction; the rows as they stand there.
 
         ``parked``: ids with the reason why no broker will take them; gaps that say so follow ``rows``.
+        ``notes``: what is to be remembered with them.
         """
         db = self._db.writer
         freed = freed_rows = 0
@@ -57,6 +66,7 @@ class Ledger:
                 db.execute("DELETE FROM outbox WHERE id BETWEEN ? AND ?", (low, high))
                 freed, freed_rows = freed + size, freed_rows + count
             db.executemany("UPDATE outbox SET thinned=1 WHERE id=?", [(row_id,) for row_id in thinned])
+            db.executemany("INSERT OR REPLACE INTO meta VALUES(?,?)", notes.items())
             kept = [self._numbered(n, row) for n, row in enumerate(rows)]
             if kept:
                 db.executemany(
@@ -86,6 +96,12 @@ class Ledger:
         with transaction(self._db.writer):
             self._db.writer.execute("UPDATE boots SET offset_ms=? WHERE id=?", (offset_ms, self._boot))
         self._anchored = True
+
+    def notes(self, begin: str) -> dict[str, object]:
+        """What was remembered under keys that begin so."""
+        return dict(
+            self._db.writer.execute("SELECT key, value FROM meta WHERE substr(key, 1, ?)=?", (len(begin), begin))
+        )
 
     def oldest_ms(self) -> int | None:
         """When its oldest row was taken."""

@@ -17,6 +17,7 @@ from edge_agent.corrections import Corrections
 from edge_agent.counters import Mark
 from edge_agent.health import Health
 from edge_agent.plan import Config
+from edge_agent.shifts import Tally
 from edge_agent.spool import Spool
 from edge_agent.stages.record import Recorder
 from edge_agent.tap import Tap
@@ -64,6 +65,7 @@ class Line:
             durable=settings.durability == "power-cut",
             floor_bytes=settings.free_floor,
         )
+        self.tally = Tally()
         self.recorder = Recorder(
             self.spool,
             clock,
@@ -72,6 +74,7 @@ class Line:
             history_days=settings.history / 86400,
             formats=self.formats,
             counters=self.counters,
+            tally=self.tally,
         )
 
     def on_reading(self, reading: Reading) -> None:

@@ -19,6 +19,7 @@ from edge_agent.rules import Rule
 from edge_agent.settings import Duration, ModelSection, Section, Size
 from edge_agent.vocabulary import Quantity
 
+_TIME: Final = re.compile(r"^([01]\d|2[0-3]):[0-5]\d$")
 _NAME: Final = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
 
 Entries = dict[str, dict[str, Any]]
@@ -37,6 +38,16 @@ def named(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(named)]
+
+
+def _is_time(text: str) -> str:
+    """``06:00``; raises ValueError."""
+    if _TIME.match(text) is None:
+        raise ValueError(f"{text!r} is no time of day, like 06:00")
+    return text
+
+
+ShiftTime = Annotated[str, AfterValidator(_is_time)]
 
 
 class SpoolSettings(Section):
@@ -67,6 +78,11 @@ class Root(Section):
         default=Path("/var/lib/edge-agent"), description="Where the database, evidence and calibrations live."
     )
     mqtt: MqttSettings | None = Field(default=None, description="The broker.")
+    shifts: tuple[ShiftTime, ...] = Field(
+        default=("06:00", "14:00", "22:00"),
+        min_length=1,
+        description="When shifts begin, by the clock of the place: good, bad and not inspected are counted for each.",
+    )
     spool: SpoolSettings = Field(default_factory=SpoolSettings, description="What is kept on the disk.")
     buses: Entries = Field(default={}, description="The wires, by name.")
     devices: Entries = Field(default={}, description="Meters and sensors, by name.")
@@ -118,6 +134,7 @@ class Config:
     state_dir: Path
     mqtt: MqttSettings | None
     spool: SpoolSettings
+    shifts: tuple[str, ...] = ("00:00",)
     buses: dict[str, BusPlan] = field(default_factory=dict)
     devices: dict[str, DevicePlan] = field(default_factory=dict)
     cameras: dict[str, KindPlan] = field(default_factory=dict)

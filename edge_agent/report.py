@@ -92,6 +92,7 @@ class Report:
             "broker": line.publisher.broker if line.publisher is not None else None,
             "spool": line.spool.usage(),
             "recorded": line.recorder.recorded,
+            "cameras": {name: self._camera(name) for name in line.config.cameras},
             "buses": self._bus_reports(),
             "models": line.judge.summary() if line.judge is not None else {},
             "alarms": line.alarms(),
@@ -121,6 +122,12 @@ class Report:
                 watch.look(now_ns, seen_now)
             reports[bus] = watch.report(now_ns, seen_now, poll.utilisation())
         return reports
+
+    def _camera(self, name: str) -> dict[str, object]:
+        """What triggers it, and what it counted."""
+        part = self._line.parts.get(f"camera.{name}")
+        fields: dict[str, object] = {"kind": self._line.config.cameras[name].kind}
+        return {**fields, **(part.detail.summary() if part else {}), **self._line.tally.summary(name)}
 
     def _device(self, name: str) -> dict[str, object]:
         """What it said last, and how it answers where its driver counts that."""

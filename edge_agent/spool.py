@@ -28,7 +28,7 @@ from edge_agent.errors import SpoolError
 from edge_agent.eviction import choose
 from edge_agent.health import Health
 from edge_agent.history import HistoryRow, add_minutes
-from edge_agent.ledger import Ledger
+from edge_agent.ledger import NO_NOTES, Ledger, Notes, Parked
 from edge_agent.outbox import Loss, Row, Stored, stored
 from edge_agent.reader import Reader
 from edge_agent.rescue import replace, rescue
@@ -177,25 +177,25 @@ class Spool:
         return self._ledger.next_seq
 
     def append(
-        self, rows: Sequence[Row], settled: Iterable[int] = (), parked: Iterable[tuple[int, str]] = ()
+        self, rows: Sequence[Row], settled: Iterable[int] = (), parked: Parked = (), notes: Notes = NO_NOTES
     ) -> list[Stored]:
         """Keep ``rows`` and forget ``settled`` ids, in one commit; what was kept, with its seq.
 
-        ``parked``: ids with the reason why no broker will take them. Raises SpoolError with nothing
-        changed; the caller still holds everything.
+        ``parked``: ids with the reason why no broker will take them. ``notes``: what is to be remembered with the
+        rows. Raises SpoolError with nothing changed; the caller still holds everything.
         """
         settled, parked, now = list(settled), list(parked), self._clock.stamp()
         gaps: list[Stored] = []
         for make_room in (self._spend_reserve, self._evict_a_bite):
             try:
-                return gaps + self._ledger.commit(rows, settled, parked, now=now)
+                return gaps + self._ledger.commit(rows, settled, parked, notes=notes, now=now)
             except sqlite3.DatabaseError as error:
                 if not is_full(error):
                     raise spool_error(error, self._db.path) from error
             with self._translated():
                 gaps = make_room()
         with self._translated():
-            return gaps + self._ledger.commit(rows, settled, parked, now=now)
+            return gaps + self._ledger.commit(rows, settled, parked, notes=notes, now=now)
 
     def _spend_reserve(self) -> list[Stored]:
         self._room.spend_reserve()
@@ -281,6 +281,12 @@ class Spool:
         with self._translated(), transaction(db):
             add_minutes(db, rows, keep_after_minute)
             keep_marks(db, marks)
+
+    def notes(self, begin: str) -> dict[str, object]:
+        """What was remembered under keys that begin so; nothing where that cannot be read."""
+        with suppress(sqlite3.Error):
+            return self._ledger.notes(begin)
+        return {}
 
     def marks(self) -> dict[str, dict[str, Mark]]:
         """Device → quantity → where the counter stood when that was last written."""

@@ -59,6 +59,7 @@ FLOORS: list[tuple[str, ...]] = [
         "edge_agent.evidence",
         "edge_agent.evidence_index",
         "edge_agent.triggers",
+        "edge_agent.shifts",
         "edge_agent.eye_link",
         "edge_agent.mark",
         "edge_agent.child",

@@ -46,6 +46,9 @@ def show(answer: dict[str, Any]) -> None:
         for name, bus in answer["buses"].items():
             for suspicion in bus["suspicions"]:
                 console.print(f"[yellow]{plain(name)}[/]: {plain(suspicion['says'])}")
+    if answer.get("cameras"):
+        console.print()
+        console.print(_cameras(answer["cameras"], faults))
     if answer.get("models"):
         console.print()
         console.print(_models(answer["models"]))
@@ -127,6 +130,20 @@ def _failed(stats: dict[str, int]) -> str:
     """How many of the requests got no good answer."""
     bad = sum(count for name, count in stats.items() if name != "requests")
     return f"{bad} of {stats['requests']}" if stats.get("requests") else ""
+
+
+def _cameras(cameras: dict[str, Any], faults: dict[str, Any]) -> Any:
+    """What each camera counted in this shift and in the last, and when it last saw a part."""
+    table = columns("camera", "state", "this shift since", "good", "bad", "not inspected", "last shift", "last part")
+    for name, camera in cameras.items():
+        fault = faults.get(f"camera.{name}") or faults.get(f"camera.{name}.trigger")
+        state = f"[red]{plain(fault['reason'])} since {_time(fault['since'])}[/]" if fault else "[green]inspects[/]"
+        now, last = camera.get("shift", {}), camera.get("last_shift")
+        before = f"{last['good']} good, {last['bad']} bad, {last['not_inspected']} not" if last else ""
+        seen = "" if camera.get("trigger", "time") == "time" else _time(camera["last_part"]) or "none yet"
+        counts = (str(now.get(bucket, "")) for bucket in ("good", "bad", "not_inspected"))
+        table.add_row(name, state, _time(now.get("since")), *counts, before, seen)
+    return table
 
 
 def _models(models: dict[str, Any]) -> Any:

@@ -24,6 +24,7 @@ from edge_agent.history import MINUTE_MS, HistoryRow, MinuteAggregates
 from edge_agent.outbox import TELEMETRY, Loss, Row, Stored
 from edge_agent.payload import TelemetryWriter, alarm_row, evidence_row, verdict_row
 from edge_agent.reader import Reader
+from edge_agent.shifts import Tally
 from edge_agent.spool import Spool
 from edge_agent.vocabulary import AlarmChange, Evidence, Reading, Verdict
 
@@ -53,6 +54,7 @@ class Recorder:
         history_days: float,
         formats: Mapping[str, Mapping[str, str]],
         counters: Mapping[str, Collection[str]] | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self.spool = spool
         self.on_kept: Callable[[list[Stored], int], None] = lambda _rows, _generation: None
@@ -62,7 +64,8 @@ class Recorder:
         self._history_days = history_days
         self._writer = TelemetryWriter(formats)
         self._readings: deque[Reading] = deque()
-        self._rows: deque[Row] = deque()
+        self._tally = tally or Tally()
+        self._rows: deque[Row | Verdict] = deque()
         self._settled: deque[tuple[list[int], int]] = deque()
         self._parked: deque[tuple[int, str, int]] = deque()
         self._held: list[Row] = []  # numbered by nobody yet, because the last commit failed
@@ -86,7 +89,7 @@ class Recorder:
         self._readings.append(reading)
 
     def verdict(self, verdict: Verdict) -> None:
-        self._offer(verdict_row(verdict))
+        self._offer(verdict)
 
     def evidence(self, evidence: Evidence) -> None:
         self._offer(evidence_row(evidence))
@@ -96,7 +99,11 @@ class Recorder:
         self._rows.append(alarm_row(change))
         self._wake.set()
 
-    def _offer(self, row: Row) -> None:
+    def row(self, row: Row) -> None:
+        """Keep anything else."""
+        self._offer(row)
+
+    def _offer(self, row: Row | Verdict) -> None:
         if len(self._rows) >= _ROWS_MAX:
             self._drop(1)
             return
@@ -161,13 +168,14 @@ class Recorder:
         if not (rows or settled or parked or dropped):
             return
         try:
-            kept = self.spool.append([*rows, *self._said(dropped)], settled, parked)
+            kept = self.spool.append([*rows, *self._said(dropped)], settled, parked, self._tally.notes())
         except SpoolError as error:
             with self._drop_lock:
                 self._dropped += dropped
             self._failed(error, rows, settled, parked)
             return
         self._held = []
+        self._tally.kept()
         self._failing_since_ns = 0
         self._health.clear("spool.write")
         self.recorded += len(kept)
@@ -198,8 +206,12 @@ class Recorder:
             rows.append(write(reading))
             count_in(reading)
         while self._rows:
-            rows.append(self._rows.popleft())
-        return rows
+            row = self._rows.popleft()
+            if isinstance(row, Verdict):
+                rows += [verdict_row(row), *self._tally.add(row)]
+            else:
+                rows.append(row)
+        return rows + self._tally.due(self._clock.stamp())
 
     def _said(self, dropped: int) -> list[Row]:
         """What was dropped before it had a number: an empty range says when, the count says how many."""
