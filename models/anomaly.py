@@ -51,6 +51,7 @@ class Start(Section):
 
     fast: tuple[Vector, ...] = Field(description="Per scale and quantity.")
     slow: tuple[Vector, ...] = Field(description="The same.")
+    long: tuple[Vector, ...] = Field(description="The same.")
     seen_s: tuple[Vector, ...] = Field(description="The same.")
 
 
@@ -65,6 +66,9 @@ class Parameters(Section):
     )
     explained: tuple[tuple[Vector, ...], ...] = Field(
         description="Per scale: Q rows of Q weights, how the others explain each."
+    )
+    reach: tuple[Vector, ...] = Field(
+        default=(), description="Per scale and quantity: how far a single reading may pull its mean; 0: however far."
     )
     open_after_s: float = Field(default=3.0, ge=0, description="So long over the threshold opens a case.")
     quiet_s: float = Field(default=30.0, ge=0, description="So long below it closes the case.")
@@ -82,6 +86,8 @@ class Parameters(Section):
             "limits": (np.shape(self.limits), (scales, 2, count)),
             "explained": (np.shape(self.explained), (scales, count, count)),
         }
+        if self.reach:
+            shapes["reach"] = (np.shape(self.reach), (scales, count))
         for name, (found, wanted) in shapes.items():
             if found != wanted:
                 raise ValueError(f"{name} has the shape {found}, not {wanted}")
@@ -112,7 +118,7 @@ class LineDetector:
         self._judged = (self._limits > 0).any(axis=(0, 1))
         self._session = session
         self._holding = Holding(parameters.hold_s)
-        self._deviations = Deviations(len(quantities), parameters.fast_s, parameters.slow_s)
+        self._deviations = Deviations(len(quantities), parameters.fast_s, parameters.slow_s, parameters.reach or None)
         self._case = Case(parameters.open_after_s, parameters.quiet_s)
 
     def resume(self, age_s: float, now_s: float) -> bool:
@@ -147,7 +153,7 @@ class LineDetector:
         if known.sum() < max(1.0, self._parameters.present * self._judged.sum()):
             self._deviations.learn(not self._case.open)
             return Judgement(UNKNOWN, 0.0, self.threshold, {"absent": absent})
-        row = rows(own, self._explained, self._limits, self._deviations.whole)
+        row = rows(own, self._explained, self._limits, self._deviations.whole, self._deviations.away)
         outputs = self._session.run({INPUT: row[None, :]})
         score = float(outputs[SCORE].reshape(-1)[0])
         over = score >= self.threshold

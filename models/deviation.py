@@ -2,10 +2,15 @@
 
 For every quantity and every scale (a pair of time constants):
 
-    fast   exponential mean over a few samples: the noise goes, the change stays
+    fast   exponential mean over a few samples: the noise goes, the change stays; a single reading pulls it by no more
+           than its ``reach``, unless others after it say the same
     slow   the baseline: an exponential mean of ``fast``, which learns only while the quantity is not suspect
+    long   the same, ten times as slow: what was normal before the recent past
     own    = fast − slow: against its own recent past
     rest   = own − what the own deviations of the other quantities explain: against the others
+
+Both count as the smaller of their deviations from ``slow`` and from ``long``: a quantity that comes back to where it
+has been for long is not off, though its recent past was elsewhere.
 
 A load that rises raises power and current together: ``own`` sees that, ``rest`` does not. Each is divided by its
 limit, the deviation that calibration says is too much, so that 1 is the limit for all of them; above 1 it is
@@ -31,8 +36,10 @@ if TYPE_CHECKING:
 
 OWN: Final = 0
 REST: Final = 1
+MEMORY: Final = 10.0  # long is so many times as slow as slow
 _SETTLED: Final = 2.0  # fast time constants after an absence, until its mean is one again
 _NEARLY_ALWAYS: Final = 0.95
+_MEANS: Final = ("fast", "slow", "long")
 LARGEST: Final = 1.0 + log(8.0)  # a row is cut here: eight times the limit
 
 
@@ -69,14 +76,24 @@ class Holding:
 
 
 class Deviations:
-    """The state described above. K scales, Q quantities; ``fast_s``, ``slow_s``: time constants of each scale."""
+    """The state described above. K scales, Q quantities; ``fast_s``, ``slow_s``: time constants of each scale.
 
-    def __init__(self, count: int, fast_s: Sequence[float], slow_s: Sequence[float]) -> None:
+    ``reach``: shape (K, Q); how far from its mean a single reading may pull, 0 or None: however far it is.
+    """
+
+    def __init__(
+        self, count: int, fast_s: Sequence[float], slow_s: Sequence[float], reach: npt.ArrayLike | None = None
+    ) -> None:
         self._fast_s = np.asarray(fast_s, float)[:, None]
         self._slow_s = np.asarray(slow_s, float)[:, None]
         shape = (len(fast_s), count)
+        given = np.zeros(shape) if reach is None else np.asarray(reach, float)
+        self._reach = np.where(given > 0, given, np.inf)
         self.fast = np.zeros(shape)
         self.slow = np.zeros(shape)
+        self.long = np.zeros(shape)
+        self.surprise = np.zeros(shape)  # how far the last value was from ``fast``
+        self._beyond_s = np.zeros(shape)  # for how long it has been out of reach
         self.seen_s = np.zeros(shape)  # for how long its baseline has been forming
         self._coverage = np.zeros(shape)  # in which share of the time that the baseline remembers it was there
         self._present_s = np.full(count, -np.inf)
@@ -97,16 +114,30 @@ class Deviations:
         anew = self._present & ~(away_s <= self._slow_s)  # away for longer than the baseline reaches
         self._elapsed_s = np.where(self._present & np.isfinite(away_s), np.maximum(away_s, 0.0), 0.0)
         value = np.where(self._present, values, 0.0)
-        self.fast = np.where(anew, value, self.fast)
-        self.slow = np.where(anew, value, self.slow)
+        for name in _MEANS:
+            setattr(self, name, np.where(anew, value, getattr(self, name)))
         self.seen_s = np.where(anew, 0.0, self.seen_s + np.where(self._present, step_s, 0.0))
         there = 1.0 - np.exp(-step_s / self._slow_s)
         self._coverage = np.where(anew, 0.0, self._coverage + there * (self._present - self._coverage))
         self._present_s = np.where(self._present, now_s, self._present_s)
         self._there_s = np.where(self._present, self._there_s + step_s, 0.0)
-        self.fast = self.fast + self._gain(self._fast_s) * (value - self.fast)
+        self.fast = self.fast + self._gain(self._fast_s) * self._within_reach(value)
         settled = self._there_s >= _SETTLED * self._fast_s
         return np.where(settled & (self.seen_s >= self._slow_s), self.fast - self.slow, np.nan)
+
+    def _within_reach(self, value: Array) -> Array:
+        self.surprise = np.where(self._present, value - self.fast, 0.0)
+        far = np.abs(self.surprise) > self._reach
+        self._beyond_s = np.where(far, self._beyond_s + self._elapsed_s, 0.0)
+        believed = (self._beyond_s > self._fast_s) | (self.seen_s < _SETTLED * self._fast_s)
+        reach = np.where(believed, np.inf, self._reach)
+        near: Array = np.clip(self.surprise, -reach, reach)
+        return near
+
+    @property
+    def away(self) -> Array:
+        """Shape (K, Q): how far each is from where it has been for long. It is known wherever ``own`` is."""
+        return self.fast - self.long
 
     @property
     def whole(self) -> Mask:
@@ -119,10 +150,13 @@ class Deviations:
         forming = self.seen_s < self._slow_s
         follow = np.where(may | forming, self._gain(self._slow_s), 0.0)
         self.slow = self.slow + follow * (self.fast - self.slow)
+        follow = np.where(may | forming, self._gain(MEMORY * self._slow_s), 0.0)
+        self.long = self.long + follow * (self.fast - self.long)
 
     def accept(self) -> None:
         """What is now is normal: the baselines go there at once."""
         self.slow = self.fast.copy()
+        self.long = self.fast.copy()
 
     def _gain(self, constant_s: Array) -> Array:
         # While it is young a mean is a plain mean: its first value must not weigh for a whole time constant.
@@ -132,28 +166,29 @@ class Deviations:
 
     def snapshot(self) -> dict[str, Any]:
         """The state as plain lists, for the card; ``restore`` takes it back."""
-        return {"fast": self.fast.tolist(), "slow": self.slow.tolist(), "seen_s": self.seen_s.tolist()}
+        return {name: getattr(self, name).tolist() for name in (*_MEANS, "seen_s")}
 
     def memory(self) -> dict[str, Any]:
         """All of it, to go on from exactly here; None for what never was. ``recall`` takes it back."""
-        arrays = (self.fast, self.slow, self.seen_s, self._coverage, self._present_s, self._there_s)
+        per_scale = (self.fast, self.slow, self.long, self.seen_s, self._coverage, self._beyond_s)
+        arrays = (*per_scale, self._present_s, self._there_s)
         return {"arrays": [_plain(array) for array in arrays], "last_s": self._last_s}
 
     def recall(self, memory: Mapping[str, Any]) -> None:
         """Raises ValueError, KeyError or TypeError for what does not fit, and then nothing has changed."""
-        like = (self.fast, self.fast, self.fast, self.fast, self._there_s, self._there_s)
+        like = (*[self.fast] * 6, self._there_s, self._there_s)
         *known, present_s, there_s = (_array(each, form) for each, form in zip(memory["arrays"], like, strict=True))
         last_s = None if memory["last_s"] is None else float(memory["last_s"])
         if not all(np.isfinite(each).all() for each in known):
             raise ValueError("a mean is no number")
-        self.fast, self.slow, self.seen_s, self._coverage = known
+        self.fast, self.slow, self.long, self.seen_s, self._coverage, self._beyond_s = known
         self._present_s = np.where(np.isfinite(present_s), present_s, -np.inf)
         self._there_s = np.where(np.isfinite(there_s), there_s, np.inf)
         self._last_s = last_s
 
     def restore(self, state: dict[str, Any], now_s: float) -> None:
         """Go on as if the last ``advance`` had been at ``now_s``."""
-        for name in ("fast", "slow", "seen_s"):
+        for name in (*_MEANS, "seen_s"):
             array = np.asarray(state[name], float)
             if array.shape != self.fast.shape or not np.isfinite(array).all():
                 raise ValueError(f"{name} has the shape {array.shape}, not {self.fast.shape}")
@@ -189,13 +224,28 @@ def rest(own: Array, explained: Array, whole: Mask | bool = True) -> Array:
     return np.where(blind, np.nan, own - others)
 
 
-def rows(own: Array, explained: Array, limits: Array, whole: Mask | bool = True) -> npt.NDArray[np.float32]:
+def rows(
+    own: Array, explained: Array, limits: Array, whole: Mask | bool = True, away: Array | None = None
+) -> npt.NDArray[np.float32]:
     """The numbers that the network gets: shape (K · 2 · Q,), scale by scale, own before rest.
 
     ``limits``, shape (K, 2, Q): 0 leaves a row out. What is left out or unknown is 0: it says nothing.
+    ``away``: as of :class:`Deviations`; None: only the recent past counts.
     """
-    both = np.stack([own, rest(own, explained, whole)], axis=1)
+    both = _both(own, explained, whole)
+    if away is not None:
+        both = _smaller(both, _both(np.where(np.isfinite(own), away, np.nan), explained, whole))
     share = np.where((limits > 0) & np.isfinite(both), both, 0.0) / np.where(limits > 0, limits, 1.0)
     size = np.abs(share)
     written = np.where(size > 1.0, 1.0 + np.log(np.maximum(size, 1.0)), size)
     return (np.sign(share) * np.minimum(written, LARGEST)).astype(np.float32).ravel()
+
+
+def _both(own: Array, explained: Array, whole: Mask | bool) -> Array:
+    return np.stack([own, rest(own, explained, whole)], axis=1)
+
+
+def _smaller(one: Array, other: Array) -> Array:
+    """The smaller of two deviations of one quantity; none where it is above the one and below the other."""
+    smaller: Array = np.where(one * other > 0, np.sign(one) * np.minimum(np.abs(one), np.abs(other)), 0.0)
+    return smaller

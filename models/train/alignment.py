@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[np.float64]
 
+HOLD_PERIODS: Final = 3.0  # for so many of its periods a value stands
 _LARGEST_STEPS: Final = 200_000
 
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
@@ -47,7 +48,7 @@ def align(series: Series, every_s: float | None = None) -> Aligned:
     if (end - begin) / every_s > _LARGEST_STEPS:
         raise ModelError(f"{(end - begin) / 3600:.0f} h are too long at {every_s:g} s", hint="calibrate on a few hours")
     grid = begin + every_s * np.arange(int((end - begin) / every_s) + 1)
-    hold_s = [3.0 * max(period if np.isfinite(period) else 0.0, every_s) for period in periods]
+    hold_s = [HOLD_PERIODS * max(period if np.isfinite(period) else 0.0, every_s) for period in periods]
     values = np.full((len(grid), len(names)), np.nan)
     for column, (name, times) in enumerate(zip(names, taken, strict=True)):
         last = np.searchsorted(times, grid, side="right") - 1

@@ -10,7 +10,8 @@ How a limit comes about, for every quantity and every scale:
    left out and named, and a longer calibration would take it in.
 4. The limit is the root mean square times the quantile of Student's t with so many degrees of freedom: few looks
    make wide limits, and so does unsteady running (kurtosis). Its tail is the stated false alarms per day, shared
-   among all looks of a day and all rows.
+   among all looks of a day and all rows. A quantity that wanders further than its noise explains will wander further
+   still when it is watched for longer: its limit is wider by the root of that ratio.
 5. What the others explain is measured on blocks that the weights have not seen.
 """
 
@@ -26,25 +27,28 @@ from edge_agent.errors import ModelError
 from models.deviation import Deviations, rest, rows
 from models.train.alignment import Aligned
 from models.train.tails import most_events, student_limit
+from models.train.wander import independent_looks, tail_degrees, wander
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     Array = npt.NDArray[np.float64]
 
-SCALES: Final = ((4.5, 80.0), (30.0, 600.0))  # s: fast and slow mean; the second only where the calibration holds it
-FEWEST_LOOKS: Final = 16.0
+SCALES: Final = ((6.0, 80.0), (12.0, 160.0), (30.0, 600.0))  # s: fast and slow mean, where the calibration holds them
+FEWEST_LOOKS: Final = 4.0
 SHORTEST_S: Final = 120.0  # there is nothing to be learnt from less
 SHORT_S: Final = 1800.0  # less is warned about
 DAY_S: Final = 86400.0
 _BLOCKS: Final = 4
-_SCALE_FITS: Final = 3.0  # a calibration holds a scale when it is so many times as long as its baseline
+_SCALE_FITS: Final = 2.4  # a calibration holds a scale when it is so many times as long as its baseline
 _FAR: Final = 8.0  # robust standard deviations
 _RECURS: Final = 3  # so many episodes are normal running
 _RARELY: Final = 0.05
 _RIDGE: Final = 0.1  # of the correlation matrix: quantities that are almost the same must not cancel out
-_EXPLAINED: Final = 0.8  # the others must take at least a fifth away, or the row is not worth its false alarms
-_LOOKS_PER_WEIGHT: Final = 3.0  # weights from fewer looks explain the noise of the calibration
+_EXPLAINED: Final = 0.5  # the others must take half of it away, or the row is not worth its false alarms
+_EXPLAINING_LOOKS: Final = 16.0
+_REACH: Final = 3.0  # root mean squares of what a reading brings
+_LOOKS_PER_WEIGHT: Final = 8.0  # weights from fewer looks explain the noise of the calibration
 
 
 @dataclass(slots=True)
@@ -77,23 +81,27 @@ def fit_line(data: Aligned, false_alarms_per_day: float = 1.0) -> Fit:
     warnings = _drop_episodes(values, data, round(SCALES[0][1] * unit / data.every_s))
     scales = [scale for scale in SCALES if duration_s >= _SCALE_FITS * scale[1] * unit]
     fast_s, slow_s = [fast * unit for fast, _ in scales], [slow * unit for _, slow in scales]
-    state = Deviations(len(data.quantities), fast_s, slow_s)
-    own = _replay(state, data.times_s, values)
+    resolution = _resolution(values)
+    reach = _reach(Deviations(len(data.quantities), fast_s, slow_s), data.times_s, values, resolution)
+    state = Deviations(len(data.quantities), fast_s, slow_s, reach)
+    own, away = _replay(state, data.times_s, values)
     explained, remaining = _explain(own)
     both = np.stack([own, remaining], axis=2)  # (N, K, 2, Q)
-    limits, looks = _limits(both, _resolution(values), duration_s, false_alarms_per_day)
+    limits, looks = _limits(both, resolution, duration_s, false_alarms_per_day)
+    limits *= np.sqrt(wander(both, values, explained, data, fast_s))
     for index, name in enumerate(data.quantities):
         if not limits[..., index].any():
             left_out.setdefault(name, "moves too slowly for so short a calibration")
     if not limits.any():
         raise ModelError("nothing here can be judged", hint="; ".join(f"{k}: {v}" for k, v in left_out.items()))
-    network_rows = np.stack([rows(each, explained, limits) for each in own])
+    network_rows = np.stack([rows(each, explained, limits, away=far) for each, far in zip(own, away, strict=True)])
     parameters: dict[str, Any] = {
         "hold_s": list(data.hold_s),
         "fast_s": fast_s,
         "slow_s": slow_s,
         "limits": limits.tolist(),
         "explained": explained.tolist(),
+        "reach": reach.tolist(),
         "start": state.snapshot(),
         "left_out": left_out,
     }
@@ -101,20 +109,6 @@ def fit_line(data: Aligned, false_alarms_per_day: float = 1.0) -> Fit:
     fit.warnings = _warn(data, duration_s, left_out) + warnings
     fit.report = _report(network_rows, duration_s, looks, limits, false_alarms_per_day)
     return fit
-
-
-def independent_looks(series: Array) -> float:
-    """How many independent looks at its own variance a series holds: N / Σρ² over all lags (Bartlett)."""
-    count = len(series)
-    centred = series - series.mean()
-    if not centred.any():
-        return 0.0
-    spectrum = np.abs(np.fft.rfft(centred, 2 * count)) ** 2
-    correlation = np.fft.irfft(spectrum)[:count]
-    correlation = correlation / correlation[0]
-    faded = np.flatnonzero(correlation < 0.05)  # beyond it there is only the noise of the estimate
-    reach = faded[0] if len(faded) else count
-    return float(count / (1.0 + 2.0 * (correlation[1:reach] ** 2).sum()))
 
 
 def _unusable(data: Aligned) -> dict[str, str]:
@@ -139,12 +133,25 @@ def _resolution(values: Array) -> Array:
     return steps
 
 
-def _replay(state: Deviations, times_s: Array, values: Array) -> Array:
-    own = np.empty((len(times_s), *state.fast.shape))
+def _replay(state: Deviations, times_s: Array, values: Array) -> tuple[Array, Array]:
+    """``own`` and ``away`` of every moment."""
+    own, away = np.empty((2, len(times_s), *state.fast.shape))
     for index, (at_s, row) in enumerate(zip(times_s, values, strict=True)):
         own[index] = state.advance(row, at_s)
+        away[index] = state.away
         state.learn()
-    return own
+    return own, away
+
+
+def _reach(state: Deviations, times_s: Array, values: Array, resolution: Array) -> Array:
+    """How far a single reading may pull, shape (K, Q): what readings bring now and then, never less than one step."""
+    square, count = np.zeros(state.fast.shape), np.zeros(state.fast.shape)
+    for at_s, row in zip(times_s, values, strict=True):
+        known = np.isfinite(state.advance(row, at_s))
+        square += np.where(known, state.surprise**2, 0.0)
+        count += known
+        state.learn()
+    return _REACH * np.maximum(np.sqrt(square / np.maximum(count, 1)), resolution)
 
 
 def _drop_episodes(values: Array, data: Aligned, reach: int) -> list[str]:
@@ -206,7 +213,7 @@ def _explainable(part: Array) -> npt.NDArray[np.bool_]:
         known = column[np.isfinite(column)]
         if len(known) > len(part) / 4:
             looks[index] = independent_looks(known)
-    usable = looks >= FEWEST_LOOKS
+    usable = looks >= _EXPLAINING_LOOKS
     enough: npt.NDArray[np.bool_] = usable & (looks >= _LOOKS_PER_WEIGHT * (usable.sum() - 1))
     return enough
 
@@ -237,21 +244,13 @@ def _limits(both: Array, resolution: Array, duration_s: float, per_day: float) -
         if len(column) > 1:
             looks[place] = independent_looks(column)
             spread[place] = max(np.sqrt((column**2).mean()), 0.1 * resolution[place[-1]])
-            tails[place] = _tail_degrees(column)
+            tails[place] = tail_degrees(column)
     judged = (looks >= FEWEST_LOOKS) & (spread > 0)
     limits = np.zeros(shape)
     for place in zip(*np.nonzero(judged), strict=True):
         tail = per_day * duration_s / (DAY_S * looks[place] * judged.sum())
         limits[place] = spread[place] * student_limit(min(tail / 2.0, 0.1), float(min(looks[place], tails[place])))
     return limits, looks
-
-
-def _tail_degrees(column: Array) -> float:
-    """Degrees of freedom of the Student t that has this kurtosis: unsteady running has heavier tails than noise."""
-    square = column**2
-    power = float(square.mean())
-    excess = float((square**2).mean()) / power**2 - 3.0 if power else 0.0
-    return 4.0 + 6.0 / max(excess, 1e-3)
 
 
 def _warn(data: Aligned, duration_s: float, left_out: Mapping[str, str]) -> list[str]:
