@@ -4,6 +4,7 @@ import numpy as np
 
 from edge_agent.clock import ManualClock
 from models import bundle, golden, judge, keys
+from models.deviation import Deviations
 from models.library import Library
 from models.train.graphs import line_graph
 
@@ -37,7 +38,8 @@ def line_card(limits, *, version=1, name="line-normal", every="100ms", slow_s=0.
 def calibrated(limits, levels, until_s, slow_s=60.0, **more):
     """What a card says besides, whose calibration ended at ``until_s`` with these levels: no warming up."""
     says = line_card(limits, slow_s=slow_s, **more)
-    start = {"fast": [list(levels)], "slow": [list(levels)], "seen_s": [[2 * slow_s] * len(limits)]}
+    start = {name: [list(levels)] for name in Deviations(len(limits), [0.15], [slow_s]).snapshot()}
+    start["seen_s"] = [[2 * slow_s] * len(limits)]
     return {"parameters": {**says["parameters"], "start": start}, "metrics": {"until_s": until_s}}
 
 

@@ -12,7 +12,7 @@ from models import bundle, keys
 from models.library import Library
 from tests.models.building import bundle_files, card, golden_of
 from tests.stages.test_eye import watch  # noqa: F401 - a fixture
-from tests.stages.test_judge import Config, fault  # noqa: F401 - a fixture
+from tests.stages.test_judge import Config
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_the_model_decides_about_pictures(eye, state):
     assert seen.health.faults() == []
 
 
-def test_a_model_that_crashes_the_eye_twice_leaves_it_to_the_rule(eye, state, fault):  # noqa: F811
+def test_a_model_that_crashes_the_eye_twice_leaves_it_to_the_rule(eye, state, fault):
     """The camera is looked at again at once, and the verdict names who decides and who could not."""
     install(state)
     fault({"1": "crash"})

@@ -17,9 +17,9 @@ from edge_agent.vocabulary import Reading
 from models.library import Library
 from tests.models.lines import calibrated, install
 
-PATIENCE_S = 30  # until a test fails; nothing waits that long when it works
+FIRST_TRIED = 100  # a fault is made by version, and meets every line that runs
+PATIENCE_S = 90  # until a test fails; nothing waits that long when it works
 LIMITS = {"main.active_power": 100.0, "main.voltage_l1": 5.0}
-FAULTY = Path(__file__).parents[1] / "peers" / "faulty_models"
 
 
 class Config:
@@ -124,30 +124,9 @@ def line(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def fault(tmp_path_factory):
-    """Make a version of the model fail, now or while it decides: ``fault({"2": "crash"})``."""
-    path = tmp_path_factory.mktemp("faults") / "fault.json"
-
-    def set_(faults):
-        fresh = path.with_suffix(".new")
-        fresh.write_text(json.dumps(faults))
-        fresh.rename(path)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FAULTY_MODELS", str(path))
-        patch.setenv("PYTHONPATH", str(FAULTY))
-        yield set_
-
-
-@pytest.fixture(autouse=True)
-def _nothing_fails(fault):
-    fault({})
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory, fault):
+def running(tmp_path_factory, faults):
     """A line with two releases, for all who leave it as it was."""
-    fault({})
+    faults({})
     state = tmp_path_factory.mktemp("state")
     install(state, LIMITS)
     install(state, LIMITS, version=2)
@@ -191,16 +170,16 @@ def test_what_is_absent_is_not_judged(press):
 
 def test_a_model_that_takes_its_process_along_is_left_out(tmp_path, line, fault):
     """Twice in a row, then the model before decides, and its name stands in the verdict and in the fault."""
-    install(tmp_path, LIMITS)
-    install(tmp_path, LIMITS, version=2)
-    fault({"2": "crash"})
+    install(tmp_path, LIMITS, version=11)
+    install(tmp_path, LIMITS, version=12)
+    fault({"12": "crash"})
     press = line()
     lost = press.until(lambda verdict: verdict.decided_by == "nobody")
     assert (lost.label, lost.reason) == ("unknown", "judge-failed")
     assert "SIGSEGV" in lost.details["why"]
-    assert "while line-normal 2-" in lost.details["why"]
+    assert "while line-normal 12-" in lost.details["why"]
     before = press.offered
-    fallback = press.until_label("normal", by="line-normal@1")
+    fallback = press.until_label("normal", by="line-normal@11")
     assert "left out" in fallback.details["failed"][0]
     assert press.health.counters()["models.restarts"] == 2
     assert press.offered > before
@@ -266,13 +245,13 @@ def test_a_process_that_is_killed_comes_back_and_knows_what_it_knew(tmp_path, li
 
 
 @pytest.fixture(scope="module")
-def trying(tmp_path_factory, fault):
+def trying(tmp_path_factory, faults):
     """A line on which one candidate after the other is tried."""
-    fault({})
+    faults({})
     state = tmp_path_factory.mktemp("trials")
-    install(state, LIMITS)
+    install(state, LIMITS, version=FIRST_TRIED)
     line = Line(state)
-    line.version = 1
+    line.version = FIRST_TRIED
     yield line
     line.end()
 
