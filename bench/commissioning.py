@@ -1,6 +1,6 @@
 """How often does ``calibrate meter`` name the fault, blame the healthy, and find the layout of an unknown meter?
 
-    python -m bench.commissioning [--seed N] [--plants 100] [--healthy 100] [--layouts 20]
+    python -m bench.commissioning [--seed N] [--plants 100] [--healthy 100] [--layouts 20] [--strangers 20]
 
 Every installation is a process of its own with a sampled three-phase load (tests/peers/three_phase.py), read over
 Modbus TCP through the product's own driver. Time is simulated on both sides.
@@ -22,7 +22,7 @@ from threading import Event
 
 import yaml
 
-from bench import installations
+from bench import installations, strangers
 from bench.layouts import WORDS, random_layout
 from drivers.modbus import ModbusTcp
 from drivers.published import published
@@ -309,11 +309,15 @@ def main():
     options.add_argument("--plants", type=int, default=100)
     options.add_argument("--healthy", type=int, default=100)
     options.add_argument("--layouts", type=int, default=20)
+    options.add_argument("--strangers", type=int, default=20)
     chosen = options.parse_args()
     print(f"seed {chosen.seed}")
     if chosen.layouts:
         good, took = run_layouts(chosen.seed, chosen.layouts)
         print(f"layouts: {good} of {chosen.layouts} found in {sum(took) / len(took):.0f} s, at most {max(took):.0f} s")
+    if chosen.strangers:
+        good, took = strangers.run(chosen.seed, chosen.strangers, print)
+        print(f"strangers: {good} of {chosen.strangers} in {sum(took) / len(took):.0f} s, at most {max(took):.0f} s")
     for key, count in run(chosen.seed, chosen.plants, chosen.healthy).items():
         print(key, count)
 

@@ -1,6 +1,6 @@
 """Registers of an unknown meter, decoded in every way that makes numbers of them.
 
-Arrays have the shape (snapshots,) for one value and (snapshots, 3) for three of a kind.
+Arrays have the shape (snapshots,) for one value and (snapshots, phases) for a value of each phase.
 """
 
 from __future__ import annotations
@@ -16,54 +16,60 @@ Array = Any  # of numpy
 
 SIZES: Final = {"f32": 2, "u32": 2, "s32": 2, "u16": 1, "s16": 1}
 _DTYPES: Final = {"f32": ">f4", "u32": ">u4", "s32": ">i4", "u16": ">u2", "s16": ">i2"}
-_PLAIN: Final = {"f32": 1.0, "u32": 0.5, "s32": 0.6, "u16": 0.0, "s16": 0.1}
 _TINIEST: Final = 1e-5  # small whole numbers look like smaller floats, in proportion; no meter means those
+_HUGE: Final = 1e10
 
 
 class Place(NamedTuple):
-    """Where a value stands, or three of a kind ``stride`` registers apart (0: one)."""
+    """Where a value stands, or one of each of ``phases`` phases, ``stride`` registers apart."""
 
     fc: int
     at: int
     type: str
-    stride: int
+    stride: int = 0
+    phases: int = 1
+
+    @property
+    def size(self) -> int:
+        """Registers of one value."""
+        return SIZES[self.type]
+
+    @property
+    def is_float(self) -> bool:
+        return self.type == "f32"
+
+    @property
+    def last(self) -> int:
+        """The highest address that it takes."""
+        return self.at + (self.phases - 1) * self.stride + self.size - 1
 
     def words(self) -> set[int]:
         """Every address that it takes."""
-        steps = (0, 1, 2) if self.stride else (0,)
-        return {self.at + step * self.stride + word for step in steps for word in range(SIZES[self.type])}
+        return {self.at + step * self.stride + word for step in range(self.phases) for word in range(self.size)}
 
     def overlaps(self, other: Place) -> bool:
-        return self.fc == other.fc and bool(self.words() & other.words())
+        if self.fc != other.fc or self.at > other.last or other.at > self.last:
+            return False
+        return bool(self.words() & other.words())
 
     def one(self, step: int) -> Place:
-        """The place of one of the three."""
-        return self._replace(at=self.at + step * self.stride, stride=0)
+        """The place of one of the phases."""
+        return Place(self.fc, self.at + step * self.stride, self.type)
 
     def signed(self) -> Place:
         """The same for what may become negative, even if it has not until now."""
         return self._replace(type="s" + self.type[1:]) if self.type[0] == "u" else self
 
 
-class Triples(NamedTuple):
-    """Threes of a kind: ``values`` has the shape (count, snapshots, 3)."""
-
-    places: list[Place]
-    values: Array
-
-    def only(self, chosen: Sequence[int]) -> Triples:
-        return Triples([self.places[index] for index in chosen], self.values[list(chosen)])
-
-
 class Words:
-    """What was read, under one word and byte order. ``singles``: every value; ``columns``: the same as one array."""
+    """What was read, under one word and byte order. ``columns``: every value, place by place."""
 
     def __init__(self, snapshots: Sequence[Memory], word_order: str, byte_order: str) -> None:
         self.orders = word_order, byte_order
+        self.count = len(snapshots)
         self._segments = list(_segments(snapshots))
         self.starts = {(fc, start) for fc, start, _ in self._segments}
-        self.singles = [pair for kind in SIZES for pair in self._decoded(kind)]
-        self.columns = np.array([column for _, column in self.singles]).reshape(len(self.singles), -1)
+        self.columns = {place: column for kind in SIZES for place, column in self._decoded(kind)}
 
     def _decoded(self, kind: str) -> Iterator[tuple[Place, Array]]:
         size = SIZES[kind]
@@ -78,54 +84,34 @@ class Words:
             with np.errstate(invalid="ignore"):  # what is no number as a float is dropped below
                 values = np.ascontiguousarray(stack.astype(">u2")).view(_DTYPES[kind])[..., 0].astype(float)
             sizes = np.abs(values)
-            good = np.all(np.isfinite(values), axis=0) & (sizes.max(axis=0) < 1e10)
+            good = np.all(np.isfinite(values), axis=0) & (sizes.max(axis=0) < _HUGE)
             if kind == "f32":
                 good &= ~np.any((sizes > 0) & (sizes < _TINIEST), axis=0)
             for index in np.nonzero(good)[0]:
-                yield Place(fc, start + int(index), kind, 0), values[:, index]
+                yield Place(fc, start + int(index), kind), values[:, index]
 
-    def triples(self, strides: Mapping[str, set[int]]) -> Triples:
-        """Three values of one type, equally far apart. ``strides``: type → how far."""
-        table = dict(self.singles)
-        places, values = [], []
-        for place, column in self.singles:
-            for stride in strides[place.type]:
-                others = [table.get(place._replace(at=place.at + step * stride)) for step in (1, 2)]
-                if others[0] is not None and others[1] is not None:
-                    places.append(place._replace(stride=stride))
-                    values.append(np.stack([column, others[0], others[1]], axis=-1))
-        return Triples(places, np.array(values))
+    def values(self, place: Place) -> Array | None:
+        """(snapshots, phases); None where a phase is no number."""
+        found = [self.columns[one] for step in range(place.phases) if (one := place.one(step)) in self.columns]
+        return np.stack(found, axis=-1) if len(found) == place.phases else None
 
-    def taste(self, place: Place) -> float:
-        """Between decodings that say the same: wide ones, side by side, that begin where a value may begin."""
-        size = SIZES[place.type]
-        starts = [start for fc, start in self.starts if fc == place.fc and start <= place.at]
-        aligned = size > 1 and starts and (place.at - max(starts)) % size == 0
-        return _PLAIN[place.type] + (1.0 if place.stride == size else 0.0) + (0.3 if aligned else 0.0)
+    def of_phases(self, phases: int, strides: Mapping[str, set[int]]) -> Iterator[tuple[Place, Array]]:
+        """Every value of so many phases. ``strides``: type → how far apart."""
+        for single in self.columns:
+            for stride in strides.get(single.type, ()):
+                place = single._replace(stride=stride, phases=phases)
+                values = self.values(place)
+                if values is not None:
+                    yield place, values
 
-    def single_taste(self, place: Place) -> float:
-        """The same for one value."""
-        return self.taste(place._replace(stride=SIZES[place.type]))
-
-    def neatness(self, places: Sequence[Place]) -> float:
-        """Values stand one behind the other, and no zeros between them are left unexplained."""
-        fc, extents = places[0].fc, [place.words() for place in places]
-        words = set().union(*extents)
-        ends = {max(extent) + 1 for extent in extents} | {start for of, start in self.starts if of == fc}
-        joined = sum(min(extent) in ends for extent in extents) / len(extents)
-        empty = {
+    def empty(self, fc: int) -> set[int]:
+        """Addresses that have always been zero."""
+        return {
             start + int(index)
             for of, start, cells in self._segments
             if of == fc
             for index in np.nonzero(~cells.any(axis=0))[0]
         }
-        lost = len({at for at in empty if min(words) <= at <= max(words)} - words)
-        return 12 * joined + 5 * len(words) / (max(words) - min(words) + 1) - 0.4 * lost
-
-
-def strides(also: int = 0) -> dict[str, set[int]]:
-    """Side by side, or as far apart as the voltages are."""
-    return {kind: {size, also} - {0} for kind, size in SIZES.items()}
 
 
 def _segments(snapshots: Sequence[Memory]) -> Iterator[tuple[int, int, Array]]:

@@ -9,24 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
-from edge_agent.commissioning.decoding import SIZES, Array, Memory, Place, Triples, Words, strides
-from edge_agent.commissioning.relations import Confirmed, Relations, reactive
+from edge_agent.commissioning import companions, voltages
+from edge_agent.commissioning.agreements import MOVED, Agreements
+from edge_agent.commissioning.arranging import Group, settle
+from edge_agent.commissioning.decoding import Array, Memory, Place, Words
+from edge_agent.commissioning.relations import Match, clamped
+from edge_agent.commissioning.voltages import Volts
 
-_DECADES: Final = {"f32": (0, -1, -2, -3, 3), "int": (-1, -2, 0, -3, -4)}
-_MAINS: Final = ((88.0, 142.0), (193.0, 311.0), (311.0, 500.0))
-_HERTZ: Final = ((49.0, 51.0), (59.0, 61.0))
 _FLOAT_AMPS: Final = (0, -3)  # a meter that has floats gives amperes, or milliamperes
-_USUAL: Final = 2.0  # most meters have the big end first; it decides where nothing else does
-_STEADY: Final = 0.06  # a mains voltage moves less than this while it is watched
-_ALIKE: Final = 1.15  # and its phases differ by less
-_WIDEST: Final = 20  # registers from one phase to the next, where a table goes phase by phase
-_VOLTAGES: Final = 6  # candidates that are followed up
-_ENOUGH: Final = 22.0
-_SURE: Final = 40.0
+_FOLLOWED: Final = 12  # combinations of one voltage that are looked at closely
+_MOST_READINGS: Final = 0.8
+_DISTORTED: Final = 0.08  # harmonics make S so much larger than P and Q say
+_VOLTAGES: Final = 12  # candidates that are followed up
+_CLEAR: Final = 100.0  # bits; beyond, voltages that look less like voltages are not followed up
+_BEHIND: Final = 5.0
+_ENOUGH: Final = 55.0
+_ENOUGH_OF_ONE: Final = 42.0  # phase
+_SURE: Final = 80.0
 ORDERS: Final = (("big", "big"), ("little", "big"), ("big", "little"), ("little", "little"))
 
 
@@ -51,187 +54,188 @@ class Layout:
     @property
     def is_enough(self) -> bool:
         """Voltages, currents and powers of every phase were found and confirm each other."""
-        return self.score >= _ENOUGH and "active_power_l1" in self.rows
+        enough = _ENOUGH if "voltage_l2" in self.rows else _ENOUGH_OF_ONE
+        return self.score >= enough and "active_power_l1" in self.rows
 
     def places(self) -> list[Place]:
         return [place for place, _ in self.rows.values()]
 
-    def put(self, name: str, triple: Place, scale: float) -> None:
-        """Add the three phases of a quantity."""
-        for step in range(3):
-            self.rows[f"{name}_l{step + 1}"] = (triple.one(step), scale)
-
-
-class _Volts(NamedTuple):
-    """Three voltages that may be line to neutral; ``lines``: those between the phases, and their scale."""
-
-    score: float
-    place: Place
-    values: Array
-    scale: float
-    lines: tuple[Place, float] | None = None
-
 
 def solve(snapshots: Sequence[Memory], clamps: Mapping[str, float] | None = None) -> Layout | None:
-    """The best layout for what was read several times, under a load that moves; None where there is no voltage.
+    """The best layout for what was read several times; None where there is no voltage.
 
     ``clamps``: what a clamp meter said meanwhile, by phase.
     """
     told = {phase: amps for phase, amps in (clamps or {}).items() if amps > 0}
-    found = [
-        _follow(words, volts, told)
-        for word, byte in ORDERS
-        for words in [Words(snapshots, word, byte)]
-        for volts in _voltages(words)[:_VOLTAGES]
-    ]
-    return max(found, key=lambda layout: layout.score, default=None)
+    every = [Words(snapshots, word, byte) for word, byte in ORDERS]
+    ranked = [(volts, words) for words in every for volts in voltages.candidates(words)]
+    best: Layout | None = None
+    for phases in (3, 1):
+        mine = sorted((each for each in ranked if each[0].phases == phases), key=lambda each: -each[0].score)
+        for volts, words in mine[:_VOLTAGES]:
+            if best is not None and best.score > _CLEAR and volts.score < mine[0][0].score - _BEHIND:
+                break
+            found = _Proposals(words, volts, told).best()
+            if found is not None and (best is None or found.score > best.score):
+                best = found
+        if best is not None and best.is_enough:
+            break
+    return best
 
 
-def _voltages(words: Words) -> list[_Volts]:
-    """Candidates, the best first."""
-    found: dict[bytes, _Volts] = {}
-    apart = {kind: set(range(size, _WIDEST + 1)) for kind, size in SIZES.items()}
-    for place, values in zip(*words.triples(apart), strict=True):
-        moved = float((np.ptp(values, axis=0) / values.min(axis=0)).max()) if values.min() > 0 else 1.0
-        if moved > _STEADY:
-            continue
-        for power in _DECADES["f32" if place.type == "f32" else "int"]:
-            volts = values * 10.0**power
-            low, high = float(volts.min()), float(volts.max())
-            if high < _ALIKE * low and any(least <= low and high <= most for least, most in _MAINS):
-                score = 10.0 if np.ptp(volts, axis=0).min() > 0 else 2.0
-                score += words.taste(place) - (1.0 if power > 0 else 0.0) - 100 * moved
-                key = np.round(volts, 3).tobytes()  # of decodings that say the same, the one of best taste
-                if key not in found or score > found[key].score:
-                    found[key] = _Volts(score, place, volts, 10.0**power)
-    return sorted((_with_lines(each, list(found.values())) for each in found.values()), key=lambda each: -each.score)
+class _Proposals:
+    """Every layout that hangs on certain voltages."""
 
+    def __init__(self, words: Words, volts: Volts, clamps: Mapping[str, float]) -> None:
+        self._words, self._volts, self._clamps = words, volts, clamps
+        self._beside = volts.places[0]
+        self._agreements = Agreements(words, volts, clamps)
+        self._vectors, self._singles = self._agreements.vectors, self._agreements.singles
 
-def _with_lines(volts: _Volts, others: Sequence[_Volts]) -> _Volts:
-    a, b, c = (volts.values[..., index] for index in range(3))
-    right = np.stack([np.sqrt(x * x + y * y + x * y) for x, y in ((a, b), (b, c), (c, a))], axis=-1)
-    for other in others:
-        if np.abs(other.values / right - 1).max() < 0.02:
-            return volts._replace(score=volts.score + 5, lines=(other.place, other.scale))
-    return volts
+    def best(self) -> Layout | None:
+        """The best of the combinations that agree best; without any, the voltages alone."""
+        ranked = sorted(self._agreements.combinations(), key=lambda each: -each[0])[:_FOLLOWED]
+        found = [self._layout(bits, factor, apparent) for bits, factor, apparent in ranked]
+        return max(found, key=lambda layout: layout.score, default=None) or self._alone()
 
+    def _alone(self) -> Layout:
+        layout = Layout(*self._words.orders, score=self._volts.score)
+        layout.score += self._settle(layout, self._voltages(layout)) + self._frequency(layout)
+        return layout
 
-def _follow(words: Words, volts: _Volts, clamps: Mapping[str, float]) -> Layout:
-    """Everything that hangs on these voltages."""
-    usual = sum(order == "big" for order in words.orders) * _USUAL
-    layout = Layout(*words.orders, score=volts.score + usual)
-    layout.put("voltage", volts.place, volts.scale)
-    layout.evidence.append(f"voltages of {float(volts.values.mean()):.1f} V at {volts.place.at:#06x}")
-    if volts.lines is not None:
-        place, scale = volts.lines
-        for step, name in enumerate(("voltage_l1_l2", "voltage_l2_l3", "voltage_l3_l1")):
-            layout.rows[name] = (place.one(step), scale)
-        layout.evidence.append(f"√3 times as much between the phases at {place.at:#06x}")
-    triples = words.triples(strides(volts.place.stride))
-    taken = layout.places()
-    own = [
-        index
-        for index, place in enumerate(triples.places)
-        if place.fc == volts.place.fc
-        and triples.values[index].any()
-        and not any(place.overlaps(other) for other in taken)
-    ]
-    if own:
-        _write(layout, words, volts, triples.only(own), clamps)
-    _frequency(layout, words, volts.place)
-    return layout
+    def _voltages(self, layout: Layout) -> list[Group]:
+        volts = self._volts
+        found = [Group("voltage", volts.places, volts.scale)]
+        layout.evidence.append(f"voltages of {float(volts.values.mean()):.1f} V at {self._beside.at:#06x}")
+        if volts.lines is not None:
+            found.append(Group("line", volts.lines.places, volts.lines.scale))
+            layout.evidence.append(f"√3 times as much between the phases at {volts.lines.places[0].at:#06x}")
+        return found
 
+    def _layout(self, bits: float, factor: Match | None, apparent: Match | None) -> Layout:
+        layout = Layout(*self._words.orders, score=self._volts.score + bits)
+        groups = self._voltages(layout)
+        match = factor or apparent
+        assert match is not None  # noqa: S101 - one of them is there
+        amps = self._vectors.values[match.current]
+        scale = self._scale(layout, amps)
+        groups.append(Group("current", self._vectors.places[match.current], scale))
+        layout.evidence.append(f"currents at {self._vectors.places[match.current][0].at:#06x}")
+        if apparent is not None and (factor is not None or self._vectors.values[apparent.power].min() >= 0):
+            places = self._vectors.places[apparent.power]
+            groups.append(Group("apparent_power", places, scale / 10.0**apparent.decade))
+            layout.evidence.append(f"volts × amps stand as apparent power at {places[0].at:#06x}")
+        groups += self._powers(layout, factor, apparent, scale)
+        groups += self._totals(layout, groups)
+        layout.score += sum(group.bits for group in groups)
+        layout.score += self._settle(layout, groups) + self._frequency(layout)
+        return layout
 
-def _write(layout: Layout, words: Words, volts: _Volts, triples: Triples, clamps: Mapping[str, float]) -> None:
-    relations = Relations(words, volts.place, volts.values, triples, clamps)
-    found = relations.best()
-    if found is None:
-        return
-    layout.score += found.score
-    amps = triples.values[found.current]
-    scale = _scale(layout, triples.places[found.current], amps, relations, clamps)
-    layout.put("current", triples.places[found.current], scale)
-    layout.evidence.append(f"currents at {triples.places[found.current].at:#06x}")
-    if found.apparent is not None:
-        place = triples.places[found.apparent.triple]
-        layout.put("apparent_power", place, scale / 10.0**found.apparent.decade)
-        layout.evidence.append(f"volts × amps stand as apparent power at {place.at:#06x}")
-    _powers(layout, words, volts, triples, relations, found, scale)
-    layout.score += words.neatness(layout.places())
+    def _powers(self, layout: Layout, factor: Match | None, apparent: Match | None, amperes: float) -> list[Group]:
+        vectors, found = self._vectors, list[Group]()
+        if factor is not None:
+            index, scale, bits = factor.power, amperes / 10.0**factor.decade, 0.0
+            found.append(Group("power_factor", vectors.places[factor.factor], factor.scale, signed=True))
+            layout.evidence.append(f"power = volts × amps × power factor at {vectors.places[index][0].at:#06x}")
+        else:
+            assert apparent is not None  # noqa: S101 - one of them is there
+            scale = amperes / 10.0**apparent.decade
+            best = self._pair(apparent, scale)
+            if best is None:
+                return []
+            index, bits = best[1], 0.0  # what proves it is counted with the reactive power and the sum
+            layout.evidence.append(f"power within volts × amps at {vectors.places[index][0].at:#06x}")
+            layout.assumed.append("that the power is not the reactive power: they look alike without power factors")
+        found.append(Group("active_power", vectors.places[index], scale, signed=True, bits=bits))
+        used = [index, *(match.current for match in (factor, apparent) if match)]
+        used += [factor.factor] if factor else []
+        used += [apparent.power] if apparent else []
+        current = (factor or apparent).current  # type: ignore[union-attr]
+        through = self._volts.values * np.abs(vectors.values[current]) * amperes
+        for bits, other in companions.reactive(vectors.values[index] * scale, through, scale, vectors):
+            if other not in used:
+                found.append(Group("reactive_power", vectors.places[other], scale, signed=True, bits=bits))
+                layout.evidence.append(f"P² + Q² = S² with the reactive power at {vectors.places[other][0].at:#06x}")
+                break
+        return found
 
-
-def _powers(
-    layout: Layout,
-    words: Words,
-    volts: _Volts,
-    triples: Triples,
-    relations: Relations,
-    found: Confirmed,
-    amperes: float,
-) -> None:
-    if found.factor is not None:
-        index, decade = found.factor.power, found.factor.decade
-        layout.put("power_factor", triples.places[found.factor.factor].signed(), found.factor.scale)
-        layout.evidence.append(f"power = volts × amps × power factor at {triples.places[index].at:#06x}")
-    elif found.power is not None:
-        index, decade = found.power.triple, found.power.decade
-        layout.evidence.append(f"power within volts × amps at {triples.places[index].at:#06x}")
-        layout.assumed.append("that the power is not the reactive power: they look alike without power factors")
-    else:
-        return
-    place, scale = triples.places[index], amperes / 10.0**decade
-    layout.put("active_power", place.signed(), scale)
-    total = relations.total(triples.values[index], place)
-    if total is not None:
-        layout.rows["active_power"] = (total[0].signed(), scale / 10.0 ** total[1])
-        layout.score += 6
-        layout.evidence.append(f"the sum of the phases' power at {total[0].at:#06x}")
-    apparent = volts.values * triples.values[found.current] * amperes
-    other = reactive(words, triples, layout.places(), triples.values[index] * scale, apparent, scale)
-    if other is not None:
-        layout.put("reactive_power", other.signed(), scale)
-        layout.score += 4
-        layout.evidence.append(f"P² + Q² = S² with the reactive power at {other.at:#06x}")
-
-
-def _scale(layout: Layout, place: Place, amps: Array, relations: Relations, clamps: Mapping[str, float]) -> float:
-    """What makes amperes of the current's raw value."""
-    power = relations.clamped(amps)
-    if power is not None and (place.type != "f32" or power in _FLOAT_AMPS):
-        return 10.0**power
-    if clamps:
-        factor = max(clamps.values()) / float(np.median(amps))
-        layout.assumed.append(f"the transformers' ratio: the clamp reading is {factor:.4g} times the raw value")
-    if place.type == "f32":
-        if not clamps:
-            layout.assumed.append("that current is given in ampere: --clamp l1=41.2A proves it")
-        return 1.0
-    usual = 0.001 if SIZES[place.type] == 2 or amps.max() > 5000 else 0.01
-    layout.assumed.append(f"the size of current and power: {usual:g} A per step is usual; --clamp l1=41.2A decides")
-    return usual
-
-
-def _frequency(layout: Layout, words: Words, beside: Place) -> None:
-    taken = layout.places()
-    ends = {max(place.words()) + 1 for place in taken}
-    ranked = []
-    for place, column in words.singles:
-        if place.fc != beside.fc:
-            continue
-        for power in (0, -2) if place.type == "f32" else (-2, -1, -3):
-            low, high = float(column.min()) * 10.0**power, float(column.max()) * 10.0**power
-            if not any(least <= low and high <= most for least, most in _HERTZ):
+    def _pair(self, apparent: Match, scale: float) -> tuple[float, int] | None:
+        """Power without power factors: it is never more than S, goes with it, and P² + Q² = S² with another."""
+        vectors = self._vectors
+        if vectors.values[apparent.power].min() < 0:
+            return 0.0, apparent.power  # no apparent power is negative: the load has a power factor of one
+        size = np.abs(vectors.values[apparent.power]) * scale
+        used = apparent.current, apparent.power
+        best: tuple[float, int] | None = None
+        for index in self._agreements.near:
+            values = np.abs(vectors.values[index]) * scale
+            level = float(values.sum() / size.sum())
+            if index in used or not self._agreements.goes_with(apparent.current, index):
                 continue
-            rank = words.single_taste(place) - abs(place.at - beside.at) / 60
-            rank += (2.0 if high > low else 0.0) + (1.5 if place.at in ends else 0.0)
-            rank += 2.0 if (place.type == "f32") == (beside.type == "f32") else 0.0
-            # Of a whole number the low word says it all, whatever is above.
-            rank += 3.0 if SIZES[place.type] == 1 or place.type == "f32" else 0.0
-            rank += ({0: 0.5, -2: -1.0} if place.type == "f32" else {-2: 0.5, -3: -1.5}).get(power, 0.0)
-            if not any(place.overlaps(other) for other in taken):
-                ranked.append((rank, place, 10.0**power))
-    if ranked:
-        _, place, scale = max(ranked)
-        layout.rows["frequency"] = (place, scale)
-        layout.score += 5
-        layout.evidence.append(f"frequency at {place.at:#06x}")
+            if not 0.03 < level <= 1.03 or np.mean(values <= 1.03 * size + scale) < _MOST_READINGS:
+                continue
+            bits = (
+                max(self._agreements.taste(place) for place in vectors.places[index])
+                - self._agreements.distance(index) / 30
+            )
+            alike = {(place.type[1:], place.stride) for place in vectors.places[apparent.power]}
+            bits += 6.0 if any((place.type[1:], place.stride) in alike for place in vectors.places[index]) else 0.0
+            whole = values.sum(axis=1)
+            bits += 8 * float(np.ptp(whole) / whole.max()) + 2 * level  # it moves more than reactive power does
+            pairs = companions.reactive(values, size, scale, vectors, _DISTORTED)
+            pair = next(((b, other) for b, other in pairs if other not in (*used, index)), None)
+            if pair is not None:  # the two look alike; tables name power first
+                bits += pair[0] - (8.0 if vectors.places[pair[1]][0].at < vectors.places[index][0].at else 0.0)
+            else:
+                own = companions.total(vectors.values[index], scale, self._singles, vectors.places[index][0])
+                bits += own.bits if own is not None and own.scale == scale else 0.0
+            if best is None or bits > best[0]:
+                best = bits, index
+        return best
+
+    def _totals(self, layout: Layout, groups: Sequence[Group]) -> list[Group]:
+        if self._volts.phases == 1:
+            return []
+        sums = []
+        for group in groups:
+            if group.name.endswith("_power"):
+                values = self._words.values(group.places[0])
+                sum_ = companions.total(values, group.scale, self._singles, group.places[0])
+                if sum_ is not None:
+                    sums.append(Group(f"{group.name}_sum", sum_.places, sum_.scale, group.signed, sum_.bits))
+        found: list[Group] = []
+        for each in sorted(sums, key=lambda each: -each.bits):
+            if not any(each.places[0].overlaps(other.places[0]) for other in [*groups, *found]):
+                found.append(each)
+                if each.name == "active_power_sum":
+                    layout.evidence.append(f"the sum of the phases' power at {each.places[0].at:#06x}")
+        return found
+
+    def _scale(self, layout: Layout, amps: Array) -> float:
+        """What makes amperes of the current's raw value."""
+        sizes = np.abs(amps)
+        power = clamped(amps, self._clamps, MOVED) if self._clamps else None
+        if power is not None and (not self._beside.is_float or power in _FLOAT_AMPS):
+            return 10.0**power
+        if self._clamps:
+            factor = max(self._clamps.values()) / max(float(np.median(sizes.max(axis=1))), 1e-9)
+            layout.assumed.append(f"the transformers' ratio: the clamp reading is {factor:.4g} times the raw value")
+        if self._beside.is_float:
+            if not self._clamps:
+                layout.assumed.append("that current is given in ampere: --clamp l1=41.2A proves it")
+            return 1.0
+        usual = 0.001 if sizes.max() > 5000 else 0.01
+        layout.assumed.append(f"the size of current and power: {usual:g} A per step is usual; --clamp l1=41.2A decides")
+        return usual
+
+    def _settle(self, layout: Layout, groups: Sequence[Group]) -> float:
+        layout.rows, bits = settle(self._words, groups)
+        return bits
+
+    def _frequency(self, layout: Layout) -> float:
+        found = companions.frequency(self._words, layout.rows["voltage_l1"][0], layout.places())
+        if found is None:
+            return 0.0
+        layout.rows["frequency"] = (found.places[0], found.scale)
+        layout.evidence.append(f"frequency at {found.places[0].at:#06x}")
+        return found.bits

@@ -1,7 +1,8 @@
 """Which registers an unknown meter has: a walk over the address space that spends little time where nothing is.
 
-A refused read costs a twentieth of a served one, so the walk is a grid of small questions, first where known meters
-have their values, then everywhere; where something answers, its edges are felt for and the whole of it is read.
+A refused read costs a twentieth of a served one, so the walk is a grid of small questions: first where known meters
+have their values, then at round addresses, then everywhere. Where something answers, its edges are felt for, and
+what stands behind a small hole; then the whole of it is read.
 """
 
 from __future__ import annotations
@@ -17,12 +18,17 @@ Read = Callable[[int, int, int], bytes]
 """Function code, address, count → the registers' bytes. Raises RefusedError, DeviceError, WireError."""
 
 _ILLEGAL_FUNCTION: Final = 1
-_STRIDE: Final = 41  # odd: every second question begins at an odd address, for meters that refuse half a value
-_PASSES: Final = (0, 20, 10, 31)
+_TOO_MANY: Final = 3
+_STRIDE: Final = 39  # odd: every second question begins at an odd address, for meters that refuse half a value
+_PASSES: Final = (0, 20, 10, 30)
+_ROUND: Final = tuple(sorted({*range(0, 0x10000, 0x100), *range(0, 0x10000, 1000)}))
 _SIZES: Final = (64, 32, 16, 8, 4, 2, 1)
-_PIECES: Final = (120, 100, 80, 64, 50, 40, 32, 16, 8, 4, 2, 1)  # what is read at once; meters differ in their limit
-_LARGEST: Final = 400  # registers of one region
-_EMPTY: Final = 64  # zeros in a row end a region: some meters serve every address
+_PIECES: Final = (125, 120, 100, 80, 64, 50, 40, 32, 16, 8, 4, 2, 1)  # read at once; meters differ in their limit
+_LARGEST: Final = 400  # registers on either side of the first one
+_HOLE: Final = 40  # what is behind a hole of so many registers belongs to the same table
+_EMPTY: Final = 48  # registers in a row that say nothing end a region: some meters serve every address
+_HOLLOW: Final = 4  # answers that say nothing, after which a meter is known to be such a one
+_FILLERS: Final = (b"\x00\x00", b"\xff\xff", b"\x80\x00", b"\x7f\xff")
 _SILENT: Final = 3  # unanswered questions in a row: nobody is there
 
 
@@ -46,37 +52,44 @@ class Scan:
     regions: list[Region] = field(default_factory=list)
     _absent: set[int] = field(default_factory=set)
     _silent: int = 0
-    _piece: int = 120
+    _limit: int = 125
     _nobody: bool = True
+    _hollow: int = 0
+    _plans: dict[Region, list[tuple[int, int]]] = field(default_factory=dict)
 
-    def walk(self, hot: Sequence[tuple[int, int]] = (), over: Callable[[], bool] = lambda: False) -> Iterator[Region]:
-        """Every region with something in it, as it is found. ``hot``: function code and address to ask first;
-        ``over``: whether to give up.
+    def walk(
+        self, hot: Sequence[tuple[int, int]] = (), over: Callable[[], bool] = lambda: False
+    ) -> Iterator[list[Region]]:
+        """Every table, as it is found: regions that are near each other. ``hot``: function code and address to ask
+        first; ``over``: whether to give up.
 
         Raises DeviceError when nobody answers at all, and WireError.
         """
+        likely = [(fc, at) for at in _ROUND for fc in (4, 3)]
         grid = [(fc, at) for offset in _PASSES for at in range(offset, 0xFFFF, _STRIDE) for fc in (4, 3)]
-        places = [*hot, *grid]
+        places = [*hot, *likely, *grid]
         for done, (fc, at) in enumerate(places):
             if over():
                 return
             self.tell(done, len(places), f"{fc:02d} {at:#06x}")
             if fc in self._absent or self._known(fc, at):
                 continue
-            first = self._ask(fc, at, 2)
-            if first is None:
+            first = self._ask(fc, at, 2 if self._hollow < _HOLLOW else 4)
+            if first is None or (self._is_filler(first) and self._hollow >= _HOLLOW):
                 continue
-            region = self._feel(fc, at, first)
-            self.regions.append(region)
-            if region.end - region.start >= 4 and not self._is_empty(region):
-                yield region
+            table = self._feel(fc, at, len(first) // 2)
+            self.regions += table
+            if any(self._says_something(region) for region in table):
+                yield table
+            else:
+                self._hollow += 1
 
     def _known(self, fc: int, at: int) -> bool:
         return any(region.fc == fc and region.start <= at < region.end for region in self.regions)
 
     def _ask(self, fc: int, at: int, count: int) -> bytes | None:
         """The bytes; None where it refuses."""
-        if at < 0 or at + count > 0x10000:
+        if at < 0 or at + count > 0x10000 or count > self._limit:
             return None
         self.asked += 1
         try:
@@ -89,6 +102,8 @@ class Scan:
             self._silent, self._nobody = 0, False
             if error.code == _ILLEGAL_FUNCTION:
                 self._absent.add(fc)
+            elif error.code == _TOO_MANY and count > 1:
+                self._limit = min(self._limit, count - 1)
             return None
         except DeviceError:
             self._silent += 1
@@ -99,44 +114,74 @@ class Scan:
         self.most = max(self.most, count)
         return data
 
-    def _feel(self, fc: int, at: int, first: bytes) -> Region:
-        start, end = at, at + 2
-        zeros = _zeros_at_end(first)
-        while end - at < _LARGEST and zeros < _EMPTY:
-            step = next((size for size in _SIZES if (data := self._ask(fc, end, size)) is not None), 0)
-            if not step:
-                break
-            end += step
-            zeros = zeros + step if not any(data or b"") else _zeros_at_end(data or b"")
-        zeros = 0
-        while at - start < _LARGEST and zeros < _EMPTY:
-            step = next((size for size in _SIZES if (data := self._ask(fc, start - size, size)) is not None), 0)
-            if not step:
-                break
-            start -= step
-            zeros = zeros + step if not any(data or b"") else 0
-        return Region(fc, start, end)
+    # --- its edges
 
-    def _is_empty(self, region: Region) -> bool:
-        return not any(any(data) for _, data in self.contents(region))
+    def _feel(self, fc: int, at: int, count: int) -> list[Region]:
+        """The region around an answer, and those behind small holes."""
+        found = [Region(fc, self._edge(fc, at, -1), self._edge(fc, at + count, 1))]
+        for way in (1, -1):
+            while (far := self._jump(fc, found[-1].end if way > 0 else found[0].start, way)) is not None:
+                if self._known(fc, far) or abs(far - at) > _LARGEST:
+                    break
+                region = Region(fc, self._edge(fc, far, -1), self._edge(fc, far, 1))
+                found.insert(len(found) if way > 0 else 0, region)
+        return found
+
+    def _edge(self, fc: int, at: int, way: int) -> int:
+        """The first address behind (way 1) or the last one before (−1) which nothing is served, or nothing said."""
+        began, empty = at, 0
+        while abs(at - began) < _LARGEST and empty < _EMPTY:
+            for size in _SIZES:
+                data = self._ask(fc, at if way > 0 else at - size, size)
+                if data is not None:
+                    break
+            else:
+                break
+            at += way * size
+            empty = empty + size if self._is_filler(data) else 0
+        return at
+
+    def _jump(self, fc: int, edge: int, way: int) -> int | None:
+        """Where something answers again, and says something; None if nowhere near."""
+        if self._hollow >= _HOLLOW:
+            return None  # it has no holes
+        for count in (1, 2):  # a single register, or a value of two that is not to be cut
+            for step in range(1, _HOLE + 1):
+                at = edge + step - 1 if way > 0 else edge - step - count + 1
+                data = self._ask(fc, at, count)
+                if data is not None:
+                    return None if self._is_filler(data) else at
+        return None
+
+    @staticmethod
+    def _is_filler(data: bytes) -> bool:
+        return data[:2] in _FILLERS and data == data[:2] * (len(data) // 2)
+
+    def _says_something(self, region: Region) -> bool:
+        return any(not self._is_filler(data) for _, data in self.contents(region))
+
+    # --- all of it
 
     def contents(self, region: Region) -> Iterator[tuple[int, bytes]]:
         """Read a region: addresses and bytes, in pieces that this meter takes."""
-        at = region.start
+        if region not in self._plans:
+            plan = list(self._cut(region))
+            self._plans[region] = [(at, len(data) // 2) for at, data in plan]
+            yield from plan
+            return
+        for at, count in self._plans[region]:
+            if (data := self._ask(region.fc, at, count)) is not None:
+                yield at, data
+
+    def _cut(self, region: Region) -> Iterator[tuple[int, bytes]]:
+        at, most = region.start, _PIECES[0]
         while at < region.end:
-            for size in _PIECES:
-                take = min(size, region.end - at)
-                if size > self._piece or (take < size and take in _PIECES):
-                    continue  # longer than it has ever allowed, or tried already
-                if (data := self._ask(region.fc, at, take)) is not None:
+            left = region.end - at
+            for size in (min(left, most), *(size for size in _PIECES if size < min(left, most))):
+                if (data := self._ask(region.fc, at, size)) is not None:
                     yield at, data
-                    at += take
+                    most = size if size < min(left, most) and size >= _SIZES[1] else most
+                    at += size
                     break
-                if take == size == self._piece and size > _SIZES[1]:
-                    self._piece = _PIECES[_PIECES.index(size) + 1]
             else:
                 at += 1
-
-
-def _zeros_at_end(data: bytes) -> int:
-    return (len(data) - len(data.rstrip(b"\0"))) // 2

@@ -12,12 +12,14 @@ from edge_agent.clock import NS, Clock
 from edge_agent.commissioning.decoding import Memory
 from edge_agent.commissioning.draft import DraftRow, text_of
 from edge_agent.commissioning.layout import Layout, solve
-from edge_agent.commissioning.scan import Read, Scan
+from edge_agent.commissioning.scan import Read, Region, Scan
 from edge_agent.errors import ProfileError
 from edge_agent.vocabulary import QUANTITIES
 
 SNAPSHOTS: Final = 6
 APART_S: Final = 2.5  # a load has moved meanwhile
+_STILL: Final = 2  # readings after which what never moves is put aside
+_SOON_S: Final = 1.2
 
 Tell = Callable[[str], None]
 
@@ -60,25 +62,36 @@ def search(
 
     scan = Scan(read, progress)
     best: Layout | None = None
-    for region in scan.walk(hot_places() if hot is None else hot, over):
-        tell(
-            f"registers {region.start:#06x} to {region.end - 1:#06x}, function {region.fc}: reading them several times"
-        )
-        layout = solve(_snapshots(scan, clock), clamps)
-        if layout is not None and (best is None or layout.score > best.score):
-            best = layout
+    aside: list[list[Memory]] = []
+    for table in scan.walk(hot_places() if hot is None else hot, over):
+        where = f"registers {table[0].start:#06x} to {table[-1].end - 1:#06x}, function {table[0].fc}"
+        tell(f"{where}: reading them several times")
+        snapshots = _snapshots(scan, table, clock)
+        if len(snapshots) < SNAPSHOTS:
+            aside.append(snapshots)
+            continue
+        best = _better(best, solve(snapshots, clamps))
         if best is not None and best.is_enough:
-            break
+            return best, scan
+    for snapshots in aside:
+        best = _better(best, solve(snapshots, clamps))
     return best, scan
 
 
-def _snapshots(scan: Scan, clock: Clock) -> list[Memory]:
+def _better(one: Layout | None, other: Layout | None) -> Layout | None:
+    return max((each for each in (one, other) if each is not None), key=lambda layout: layout.score, default=None)
+
+
+def _snapshots(scan: Scan, table: Sequence[Region], clock: Clock) -> list[Memory]:
+    """A table read several times; only twice where nothing moves: a meter's values do."""
     found: list[Memory] = []
-    for index in range(SNAPSHOTS):
-        if index:
-            clock.wait(Event(), APART_S)
+    while len(found) < SNAPSHOTS:
+        if found:
+            clock.wait(Event(), _SOON_S if len(found) < _STILL else APART_S)
+        if len(found) == _STILL and found[0] == found[1]:
+            break
         memory: dict[int, dict[int, int]] = {}
-        for region in scan.regions:
+        for region in table:
             cells = memory.setdefault(region.fc, {})
             for at, data in scan.contents(region):
                 cells |= {at + n: int.from_bytes(data[2 * n : 2 * n + 2]) for n in range(len(data) // 2)}
