@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from edge_agent.errors import ModelError
-from models import bundle, golden, judge
+from models import bundle, golden, judge, session
 from models.bundle import Bundle
 from models.line import LineJudge
 from models.train.alignment import Aligned
 from models.train.graphs import baseline, line_graph
 from models.train.line import Fit
+from models.train.line_tflite import line_tflite
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -27,7 +28,7 @@ _PARITY: Final = 0.995
 
 
 class Made(NamedTuple):
-    """The signed files of a bundle. ``agreement``: share of rows that int8 and fp32 decide alike; None: no int8."""
+    """The signed files of a bundle. ``agreement``: share of rows that all variants decide alike; None: only one."""
 
     bundle: Bundle
     files: dict[str, bytes]
@@ -55,7 +56,7 @@ def make(
     """
     threshold = THRESHOLD
     if detector == LINE:
-        networks = {f"{name}-{precision}.onnx": _network(fit, precision) for precision in ("int8", "fp32")}
+        networks = _networks(fit, name)
     else:
         network, threshold = baseline(detector, fit.rows)
         networks = {f"{name}-fp32.onnx": network}
@@ -63,7 +64,7 @@ def make(
     drafted = bundle.draft(card, networks)
     agreement = parity(drafted, fit.rows) if detector == LINE else None
     if agreement is not None and agreement < _PARITY:
-        raise ModelError(f"int8 and fp32 agree in {agreement:.2%} of the rows only")
+        raise ModelError(f"{', '.join(networks)} agree in {agreement:.2%} of the rows only")
     card["metrics"] |= {} if agreement is None else {"int8_agrees": round(agreement, 5)}
     drafted = bundle.draft(card, networks)
     inputs, times = _samples(data)
@@ -72,7 +73,7 @@ def make(
 
 
 def parity(drafted: Bundle, rows: npt.NDArray[np.float32]) -> float:
-    """Share of the rows, and of the same rows blown up until they are off, that both variants decide alike."""
+    """Share of the rows, and of the same rows blown up until they are off, that all variants decide alike."""
     sessions = [judge.open_session(drafted, file) for file in drafted.card.files]
     given = np.concatenate([rows, rows * (1.5 / max(float(np.abs(rows).max()), 1e-9))])
     same = 0
@@ -82,8 +83,15 @@ def parity(drafted: Bundle, rows: npt.NDArray[np.float32]) -> float:
     return same / len(given)
 
 
-def _network(fit: Fit, precision: str) -> bytes:
-    return line_graph(len(fit.quantities), len(fit.parameters["fast_s"]), precision)
+def _networks(fit: Fit, name: str) -> dict[str, bytes]:
+    """File → bytes; in TFLite too, where its runtime is here to say whether both decide alike."""
+    size = len(fit.quantities), len(fit.parameters["fast_s"])
+    networks = {}
+    for precision in ("int8", "fp32"):
+        networks[f"{name}-{precision}.onnx"] = line_graph(*size, precision)
+        if session.is_installed("tflite"):
+            networks[f"{name}-{precision}.tflite"] = line_tflite(*size, precision)
+    return networks
 
 
 def _card(
@@ -111,7 +119,7 @@ def _card(
         },
         "parameters": fit.parameters,
         "files": [
-            {"name": each, "format": "onnx", "precision": "int8" if each.endswith("int8.onnx") else "fp32"}
+            {"name": each, "format": each.rpartition(".")[2], "precision": "int8" if "-int8." in each else "fp32"}
             for each in networks
         ],
         "data": [{"name": source, "licence": "own"}],

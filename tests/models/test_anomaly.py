@@ -523,6 +523,27 @@ def test_int8_and_fp32_decide_alike():
     assert apart <= LARGEST / 127 + 1e-6
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_onnx_and_tflite_say_the_same(precision):
+    """The network written for the one runtime and for the other gives the same numbers, and passes the guard."""
+    pytest.importorskip("onnx", reason="building networks needs the extra `calibrate`")
+    from models import tflite_guard
+    from models.onnx_session import OnnxSession
+    from models.tflite_session import TfliteSession
+    from models.train.graphs import line_graph
+    from models.train.line_tflite import line_tflite
+
+    data = line_tflite(3, 2, precision)
+    tflite_guard.check(data)
+    sessions = OnnxSession(line_graph(3, 2, precision)), TfliteSession(data)
+    random = np.random.default_rng(2)
+    for _ in range(500):
+        row = np.clip(random.normal(0, 0.45, (1, 12)), -LARGEST, LARGEST).astype(np.float32)
+        one, other = (session.run({"rows": row}) for session in sessions)
+        for name in ("score", "contributions"):
+            assert one[name] == pytest.approx(other[name], abs=1e-6)
+
+
 def test_zero_is_exactly_zero_in_eight_bits():
     """A quantity of which nothing is known contributes nothing, not a rounding."""
     pytest.importorskip("onnx", reason="building networks needs the extra `calibrate`")

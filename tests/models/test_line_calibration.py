@@ -150,7 +150,7 @@ def measuring(times):
     """Instead of a child per variant: what it would have measured."""
 
     def prove(found, variant=None, threads=1, **_):
-        p50_ms, same = times[variant]
+        p50_ms, same = times.get(variant, (9.0, 1.0))
         return trial.Proof(f"{found.card.name}@1/{variant}", 3, 1.0, p50_ms, 1 << 20, p50_ms, 2 * p50_ms, same)
 
     return prove
@@ -177,7 +177,7 @@ def test_the_fastest_that_decides_as_it_should_is_used(place, tmp_path, monkeypa
     assert (code, about["variant"], why in about["why"]) == (0, chosen, True)
     kept = json.loads((tmp_path / "state" / "calibration" / "model-line-normal.json").read_text())
     assert kept["variant"] == chosen
-    assert {row["variant"] for row in kept["measured"]} == set(times)
+    assert {row["variant"] for row in kept["measured"]} == {"int8-onnx", "fp32-onnx", "int8-tflite", "fp32-tflite"}
 
 
 def test_what_was_measured_for_another_bundle_chooses_nothing(tmp_path):
