@@ -25,7 +25,10 @@ from edge_agent.vocabulary import UNITS
 class Section(BaseModel):
     """A section of config.yaml. Unknown keys are errors; values do not change after load."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), validate_default=False)
+    # What a section that no config has would need to be checked is never made: half a megabyte.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), validate_default=False, defer_build=True
+    )
 
 
 _NUMBER = re.compile(r"^\s*([+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*([^\d\s].*)?\s*$")
