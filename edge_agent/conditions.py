@@ -10,15 +10,18 @@ How a condition is written is in :mod:`edge_agent.rules`.
 from __future__ import annotations
 
 import operator
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from edge_agent.vocabulary import NOT_INSPECTED, UNITS, UNKNOWN, Reading, Verdict
+from edge_agent.vocabulary import JUDGE_FAILED, NOT_INSPECTED, UNITS, UNKNOWN, Reading, Verdict
 
 ABSENT: Final = "absent"
 OFFLINE: Final = "offline"
+_RECENT: Final = 100  # decisions
 BLIND: Final = frozenset({NOT_INSPECTED, UNKNOWN})  # verdicts that say nothing of the part
+FALLBACKS: Final = "fallbacks"  # the one quantity of a camera or model, in percent
 OPERATORS: Final = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 
 
@@ -34,11 +37,14 @@ class Facts:
         self.absent: dict[str, str] = {}  # input → why
         self.offline: dict[str, str] = {}  # device → why, or "" while it answers
         self.labels: dict[str, str] = {}
+        self._fell_back: dict[str, deque[bool]] = {}
 
     def take(self, item: Reading | Verdict) -> None:
         """Note what arrived; a quantity that was not due in this reading stays as it was."""
         if isinstance(item, Verdict):
             self.labels[item.subject] = item.label
+            if FALLBACKS in self._wanted.get(item.subject, ()):
+                self._count(item)
             return
         if item.values or item.absent:
             self.offline[item.device] = "" if item.values else next(iter(item.absent.values()))
@@ -50,6 +56,12 @@ class Facts:
             elif quantity in item.absent:
                 self.absent[key] = item.absent[quantity]
                 self.values.pop(key, None)
+
+    def _count(self, verdict: Verdict) -> None:
+        """Of the last hundred decisions: the share that was not made by who should make them."""
+        recent = self._fell_back.setdefault(verdict.subject, deque(maxlen=_RECENT))
+        recent.append(bool(verdict.details.get("failed")) or verdict.reason == JUDGE_FAILED)
+        self.values[f"{verdict.subject}.{FALLBACKS}"] = 100.0 * sum(recent) / len(recent)
 
 
 @dataclass(frozen=True, slots=True)

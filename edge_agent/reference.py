@@ -151,6 +151,7 @@ _RULES: Final = """
 | `cabinet.temperature is absent` | the quantity has no value that can be trusted |
 | `main-meter is offline` | the device does not answer |
 | `outfeed is defect` | what the camera's judge says: `good`, `defect`, `not-inspected`, `unknown` |
+| `outfeed.fallbacks > 20 %` | of the last hundred decisions of a camera or model: the share that a fallback made |
 | `A and B`, `A or B`, `not A`, `( … )` | put together; `not` binds closest, then `and`, then `or` |
 
 `clear` is the level at which a comparison ends (`< 42 kW`), so that the alarm does not flutter around one level.

@@ -52,7 +52,12 @@ class Report:
             for plan in line.config.devices.values()
         }
         if line.config.cameras:
-            fields["cameras"] = {plan.name: {"kind": plan.kind} for plan in line.config.cameras.values()}
+            fields["cameras"] = {
+                plan.name: {"kind": plan.kind, **self._fallbacks(f"camera.{plan.name}")}
+                for plan in line.config.cameras.values()
+            }
+        if line.judge is not None:
+            fields["models"] = line.judge.deciders()
         if self._buses:
             fields["buses"] = self._buses
         if faults:
@@ -127,7 +132,17 @@ class Report:
         """What triggers it, and what it counted."""
         part = self._line.parts.get(f"camera.{name}")
         fields: dict[str, object] = {"kind": self._line.config.cameras[name].kind}
-        return {**fields, **(part.detail.summary() if part else {}), **self._line.tally.summary(name)}
+        return {
+            **fields,
+            **(part.detail.summary() if part else {}),
+            **self._fallbacks(f"camera.{name}"),
+            **self._line.tally.summary(name),
+        }
+
+    def _fallbacks(self, part: str) -> dict[str, object]:
+        """Of the models of a camera: the share of decisions that they did not make themselves."""
+        eye = self._line.parts[part].detail if part in self._line.parts else None
+        return {"fallbacks": dict(eye.roster.fallbacks)} if eye is not None and eye.roster.fallbacks else {}
 
     def _device(self, name: str) -> dict[str, object]:
         """What it said last, and how it answers where its driver counts that."""

@@ -54,6 +54,8 @@ class Roster:
         self._running: list[Asked] = []
         self._numbers: dict[int, tuple[str, Spec]] = {}
         self._changed = False
+        self.fallbacks: dict[str, float] = {}
+        """Model → share of its last hundred decisions that were not made by who comes first."""
 
     def order(self) -> list[dict[str, object]]:
         """What the new process is told, anew at every start."""
@@ -122,7 +124,7 @@ class Roster:
             for what in ("decisions", "fallbacks"):
                 if number := alive.counts.get(f"{model}.{what}", 0):
                     self._health.count(f"{source}.{what}", number)
-            share = alive.fallbacks.get(model, 0.0)
+            share = self.fallbacks[model] = alive.fallbacks.get(model, 0.0)
             if share > _MOST:
                 self._health.fault(
                     f"{source}.fallbacks",

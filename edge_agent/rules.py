@@ -9,9 +9,11 @@
                | DEVICE.QUANTITY "is" "absent"
                | DEVICE "is" "offline"
                | SUBJECT "is" LABEL
+               | SUBJECT.fallbacks ( ">" | ">=" | "<" | "<=" ) NUMBER "%"
     clear      = ( ">" | ">=" | "<" | "<=" ) NUMBER [ UNIT ]
 
-``SUBJECT`` is a camera or a model, ``LABEL`` what it may say: ``outfeed is defect``.
+``SUBJECT`` is a camera or a model, ``LABEL`` what it may say: ``outfeed is defect``. Its ``fallbacks`` are the share of
+its last hundred decisions that somebody else made, because its model could not: ``outfeed.fallbacks > 20 %``.
 ``clear`` completes a rule of one comparison with the level at which its condition ends.
 """
 
@@ -22,7 +24,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-from edge_agent.conditions import ABSENT, BLIND, OFFLINE, OPERATORS, Compare, Is, Many, Node, Not, Rule
+from edge_agent.conditions import ABSENT, BLIND, FALLBACKS, OFFLINE, OPERATORS, Compare, Is, Many, Node, Not, Rule
 from edge_agent.errors import RuleError
 from edge_agent.vocabulary import UNITS, Quantity, nearest
 
@@ -34,6 +36,7 @@ _LABEL = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _UNIT = re.compile(r"(?:[^\W\d_]|[%°])\S*")
 _KEYWORDS: Final = ("and", "or", "not", "is")
+_SHARE: Final = Quantity(FALLBACKS, "%", 0, 100)
 _DEEPEST: Final = 50  # parentheses and "not"s: more than anybody can read
 
 
@@ -173,7 +176,11 @@ def _problems(
     if name not in devices and name not in subjects:
         yield f"{name!r} is no device, camera or model{nearest(name, [*devices, *subjects])}"
     elif dot and name not in devices:
-        yield f"{name!r} is a camera or model: it has no quantities, only what it says, like '{name} is defect'"
+        if quantity == FALLBACKS and isinstance(leaf, Compare):
+            yield from _level(leaf, _SHARE)
+        else:
+            says = f"only what it says, like '{name} is defect', and '{name}.{FALLBACKS} > 20 %'"
+            yield f"{name!r} is a camera or model: it has no quantities, {says}"
     elif dot and quantity not in devices[name]:
         yield f"{name!r} has no quantity {quantity!r}{nearest(quantity, devices[name])}"
     elif isinstance(leaf, Compare):

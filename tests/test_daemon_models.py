@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent import control
 from tests.brokers import Ear, Mosquitto, until
 from tests.daemon import Daemon
 from tests.models.lines import install
 
 MORE = """\
 models: {normal: {bundle: line-normal, devices: [main], deadline: 300ms, trial: 10}}
-alarms: {unusual: {when: normal is anomaly, severity: low}}
+alarms:
+  unusual: {when: normal is anomaly, severity: low}
+  blunt: {when: normal.fallbacks > 10 %, severity: low}
 """
 LIMITS = {"main.active_power": 2000.0, "main.voltage_l1": 5.0}
 FAULTY = Path(__file__).parent / "peers" / "faulty_models"
@@ -33,6 +36,10 @@ def daemon(tmp_path, ear, **twin):
     return made
 
 
+def status(tmp_path):
+    return control.ask(control.socket_path(tmp_path / "state"), {"ask": "status"})
+
+
 def labels(ear):
     return [heard.fields["label"] for heard in ear.of("verdict")]
 
@@ -49,6 +56,7 @@ def test_an_overload_is_an_anomaly_of_the_power(tmp_path, ear):
     assert verdict["off"][0]["direction"] == "high"
     assert verdict["decided_by"] == "line-normal@1/int8-onnx"
     assert ear.of("alarm")[-1].fields["cause"] == "normal is anomaly"
+    assert (len(verdict["model_sha256"]), verdict["latency_ms"] > 0) == (64, True)
     assert labels(ear) == ["unknown", "normal", "anomaly"]
     assert not [name for name in ("onnxruntime", "_multiarray_umath") if name in maps]
 
@@ -63,7 +71,11 @@ def test_a_model_that_hangs_costs_metering_nothing(tmp_path, ear, monkeypatch):
         until(lambda: "normal" in labels(ear), "it decides", 30)
         fault.write_text('{"1": "hang"}')
         until(lambda: any(heard.fields["decided_by"] == "rule/sanity@1" for heard in ear.of("verdict")), "a rule", 60)
+        until(lambda: "blunt" in [heard.topic.rpartition("/")[2] for heard in ear.of("alarm")], "its alarm", 60)
+        until(lambda: status(tmp_path)["models"]["normal"]["fallbacks"] == 1, "the share of fallbacks", 30)
+        counters = status(tmp_path)["counters"]
         assert line.end() == 0
+    assert counters["model.normal.fallbacks"] > 0
     main = [heard.fields for heard in ear.of("telemetry") if heard.topic.endswith("/main")]
     assert not [fields for fields in main if fields["late"] or fields.get("absent")]
     assert len(main) > 100

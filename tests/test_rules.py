@@ -171,7 +171,15 @@ def test_a_mistake_is_named_with_its_column_and_the_nearest_right_word(text, say
         ("main-meter is absent", ["'main-meter' is never 'absent'"]),
         ("outfeed is offline", ["'outfeed' is never 'offline'"]),
         ("outfeed.temperature > 3 °C", ["'outfeed' is a camera or model: it has no quantities, only what it says"]),
-        ("a is x and cabinet.temperatur is absent", ["'a' is no device, camera or model", "'cabinet' has no quantity"]),
+        ("outfeed.fallbacks > 120 %", ["fallbacks never gets as far as '> 120 %'"]),
+        ("outfeed.fallbacks > 0.2", ["fallbacks > 0.2 needs its unit, one of %"]),
+        (
+            "outfeed.fallbacks is absent",
+            [
+                "'outfeed' is a camera or model: it has no quantities, only what it says, like 'outfeed is defect', and 'outfeed.fallbacks > 20 %'"
+            ],
+        ),
+        ("a is x and cabinet.temperatur is absent", ["'outfeed' is a camera or model: it has no quantities"]),
     ],
 )
 def test_what_does_not_fit_the_line_is_named_all_at_once(text, says):
@@ -307,3 +315,23 @@ def test_the_cause_speaks_in_the_units_of_the_rule():
     facts = knowing(rule, reading("a", p=46_234.5), reading("b", t=1.0), verdict("c", "defect"))
 
     assert rule.cause(facts) == "a.p is 46.2345 kW; b answers; c is defect"
+
+
+def test_the_share_of_fallbacks_is_of_the_last_hundred_decisions():
+    """A decision is a fallback's where somebody could not, or nobody could; unknown, said by the model, is none."""
+    rule = parse("outfeed.fallbacks > 20 %", clear="< 10 %")
+    facts = Facts([rule])
+    assert rule.holds(facts, held=False) is None
+    own = Verdict("outfeed", AT, "unknown", "pitting@3/int8-onnx")
+    other = Verdict("outfeed", AT, "good", "rule/dark-spot@1", details={"failed": ["pitting@3: it hangs"]})
+    nobody = Verdict("outfeed", AT, "unknown", "nobody", reason="judge-failed")
+
+    for verdict, count, share, holds in ((own, 80, 0.0, False), (other, 20, 20.0, False), (nobody, 1, 21.0, True)):
+        for _ in range(count):
+            facts.take(verdict)
+        assert facts.values["outfeed.fallbacks"] == share
+        assert rule.holds(facts, held=False) is holds
+    assert rule.cause(facts) == "outfeed.fallbacks is 21 %"
+    for _ in range(91):
+        facts.take(own)
+    assert rule.holds(facts, held=True) is False

@@ -148,7 +148,7 @@ def _cameras(cameras: dict[str, Any], faults: dict[str, Any]) -> Any:
 
 def _models(models: dict[str, Any]) -> Any:
     """What each model of the line says, who says it, and what it is about."""
-    table = columns("model", "says", "score", "decided by", "since", "what is off")
+    table = columns("model", "says", "score", "decided by", "by a fallback", "since", "what is off")
     for name, said in models.items():
         colour = {"normal": "green", "anomaly": "red"}.get(said["label"], "yellow")
         score = f"{said['score']:.2f} of {said['threshold']:.2f}" if said["score"] is not None else ""
@@ -156,7 +156,9 @@ def _models(models: dict[str, Any]) -> Any:
             f"{each['quantity']} {each.get('direction', each.get('kind', ''))}" for each in said.get("off", ())
         )
         label = f"[{colour}]{plain(said['label'])}[/]"
-        table.add_row(plain(name), label, score, plain(said["decided_by"]), _time(said.get("since")), plain(off))
+        share = "" if said.get("fallbacks") is None else f"{said['fallbacks']:.0%}"
+        decided_by = plain(said["decided_by"])
+        table.add_row(plain(name), label, score, decided_by, share, _time(said.get("since")), plain(off))
     return table
 
 

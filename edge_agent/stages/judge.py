@@ -89,16 +89,28 @@ class Judge:
 
     def summary(self) -> dict[str, object]:
         """What each model said last, for a person."""
+        latest, deciders = dict(self._latest), self.deciders()
         return {
             name: {
                 "at": iso(verdict.at.wall_ms),
                 "label": verdict.label,
                 "score": verdict.score,
                 "threshold": verdict.threshold,
-                "decided_by": verdict.decided_by,
                 "reason": verdict.reason,
                 "latency_ms": verdict.latency_ms,
+                **deciders[name],
                 **verdict.details,
+            }
+            for name, verdict in latest.items()
+        }
+
+    def deciders(self) -> dict[str, dict[str, object]]:
+        """Who decides for each model, and how many of its last hundred decisions somebody else made."""
+        return {
+            name: {
+                "decided_by": verdict.decided_by,
+                "model_sha256": verdict.model_sha256,
+                "fallbacks": self.roster.fallbacks.get(name),
             }
             for name, verdict in dict(self._latest).items()
         }
