@@ -130,7 +130,8 @@ def has_flat_end(grey: npt.NDArray[np.uint8]) -> bool:
 
 def _end(image: npt.NDArray[np.uint8]) -> int:
     """Its first row that belongs to the end."""
-    return image.shape[0] - max(1, int(image.shape[0] * _FLAT_SHARE))
+    rows = int(image.shape[0])
+    return rows - max(1, int(rows * _FLAT_SHARE))
 
 
 def _is_flat(grey: npt.NDArray[np.uint8]) -> bool:

@@ -93,7 +93,7 @@ def read(folder: Path) -> Iterator[Kept]:
         return
     for line in data.splitlines():
         try:
-            found = _kept(json.loads(line))
+            found = kept_from(json.loads(line))
         except (ValueError, TypeError, RecursionError):
             continue
         yield found
@@ -102,7 +102,7 @@ def read(folder: Path) -> Iterator[Kept]:
 _NAMES: Final = {field.name for field in fields(Kept)}
 
 
-def _kept(said: Any) -> Kept:
+def kept_from(said: Any) -> Kept:
     """Raises ValueError or TypeError for what no eye wrote."""
     if not isinstance(said, dict):
         raise ValueError("not a line of an index")

@@ -83,6 +83,8 @@ def _tell(agent: Agent, asked: str, question: dict[str, Any]) -> dict[str, Any]:
             return _models(agent, changed=bool(question.get("changed")))
         case "readings":
             return _readings(agent, str(question.get("listener"))[:100])
+        case "correct":
+            return _correct(agent, question)
         case _:
             raise EdgeAgentError(f"{asked!r} is not a question")
 
@@ -138,6 +140,18 @@ def _readings(agent: Agent, listener: str) -> dict[str, Any]:
         for each in agent.tap.take(listener)
     ]
     return {"readings": readings}
+
+
+def _correct(agent: Agent, question: dict[str, Any]) -> dict[str, Any]:
+    """A person says what a kept picture shows: put on record, then told the broker."""
+    from edge_agent import relabelling  # noqa: PLC0415 - only who has cameras pays for it
+
+    at = agent.clock.stamp()
+    picture, label, who = (str(question.get(name, "")) for name in ("picture", "label", "who"))
+    found = relabelling.correct(agent.config.state_dir, picture, label, who or "command line", at)
+    agent.recorder.row(found.row(at))
+    log.info("corrected", picture=found.kept.id, label=found.label, was=found.was, who=found.who)
+    return {"picture": found.kept.id, "label": found.label, "was": found.was}
 
 
 def _stage(agent: Agent) -> Any:

@@ -60,6 +60,8 @@ FLOORS: list[tuple[str, ...]] = [
         "edge_agent.evidence_index",
         "edge_agent.triggers",
         "edge_agent.shifts",
+        "edge_agent.relabelling",
+        "edge_agent.training_set",
         "edge_agent.eye_link",
         "edge_agent.mark",
         "edge_agent.child",

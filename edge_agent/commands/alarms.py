@@ -1,4 +1,4 @@
-"""``edge-agent alarms list|ack|shelve``."""
+"""``edge-agent alarms list|ack|shelve|pictures|correct``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edge_agent import readable
+from edge_agent.commands import pictures
 from edge_agent.commands.options import ConfigFile, Json, ask, print_json, screen, seconds, who
 from edge_agent.commands.status import alarm_table
 from edge_agent.lamps import NORMAL
@@ -17,7 +18,9 @@ Name = Annotated[str, typer.Argument(help="The alarm, by its name in the config.
 
 
 def register(app: typer.Typer) -> None:
-    alarms = typer.Typer(no_args_is_help=True, help="See, acknowledge and shelve the alarms of the running daemon.")
+    alarms = typer.Typer(
+        no_args_is_help=True, help="See, acknowledge and shelve alarms; say what kept pictures really show."
+    )
     app.add_typer(alarms, name="alarms", epilog="Example: edge-agent alarms ack overload")
 
     @alarms.command("list", epilog="Example: edge-agent alarms list")
@@ -67,6 +70,8 @@ def register(app: typer.Typer) -> None:
         else:
             print(f"{name} is back from the shelf" if answer["shelved"] else f"{name} was not shelved")
         return 0
+
+    pictures.register(alarms)
 
 
 def _check(config: Path | None, name: str | None) -> None:

@@ -1,4 +1,4 @@
-"""``edge-agent export``: minute by minute, as CSV."""
+"""``edge-agent export``: minute by minute, as CSV; kept pictures, as a folder to train with."""
 
 from __future__ import annotations
 
@@ -41,11 +41,21 @@ def register(app: typer.Typer) -> None:
             typer.Option(help="min, mean, max, last, count or all; default: mean, and last of counters."),
         ] = None,
         output: Annotated[Path | None, typer.Option("--output", "-o", help="File; default: standard output.")] = None,
+        evidence: Annotated[
+            Path | None, typer.Option(help="Instead: the kept pictures, into this new folder, for `train defects`.")
+        ] = None,
+        camera: Annotated[
+            list[str] | None, typer.Option(help="With --evidence: only this camera; may be repeated.")
+        ] = None,
         config: ConfigFile = None,
         json_: Json = False,
     ) -> int:
         """Write the history to CSV: one line per minute (UTC), one column per quantity. The daemon may run or not."""
         first, end = _minute(since, 0), _minute(until, 1 << 40)
+        if evidence is not None:
+            return _pictures(
+                state_dir(config), evidence, (first * MINUTE_MS, end * MINUTE_MS), camera or (), as_json=json_
+            )
         history = History(state_dir(config) / "spool.db", first, end, device or (), quantity or ())
         with closing(history):
             columns = history.columns(_statistics(statistic))
@@ -62,6 +72,34 @@ def register(app: typer.Typer) -> None:
         elif output is not None:
             print(f"{output}: {lines} minutes, {len(columns)} columns")
         return 0
+
+
+def _pictures(state_dir: Path, folder: Path, times: tuple[int, int], cameras: Collection[str], *, as_json: bool) -> int:
+    """Exit code 1: there is not enough to train with yet."""
+    from edge_agent import training_set  # noqa: PLC0415 - only who has cameras pays for it
+
+    gathered = training_set.gather(state_dir, *times, cameras)
+    if not gathered.examples:
+        why = ", ".join(f"{count} {reason}" for reason, count in gathered.left_out.items())
+        raise EdgeAgentError("there is no picture with a label for that", hint=why or "none is kept")
+    training_set.write(gathered, folder)
+    classes, corrected = gathered.classes(), sum(example.is_corrected for example in gathered.examples)
+    parts = len({example.group for example in gathered.examples})
+    train = f"edge-agent train defects {folder} --output MODEL.zip --groups '{training_set.GROUPS}'"
+    answer = {"folder": str(folder), "classes": classes, "parts": parts, "corrected": corrected}
+    if as_json:
+        print_json({**answer, "left_out": dict(gathered.left_out), "groups": training_set.GROUPS})
+    else:
+        shown = ", ".join(f"{count} {label}" for label, count in classes.items())
+        print(f"{folder}: {shown}; {parts} parts, {corrected} pictures labelled by people")
+        for reason, count in gathered.left_out.items():
+            print(f"left out: {count} {reason}")
+        print(
+            f"then: {train}"
+            if len(classes) > 1
+            else "good and bad are needed: label some with `edge-agent alarms correct`"
+        )
+    return 0 if len(classes) > 1 else 1
 
 
 class History:
