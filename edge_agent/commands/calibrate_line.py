@@ -7,21 +7,18 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
-from math import nan
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from edge_agent.clock import SystemClock
+from edge_agent.commands import line_sources
 from edge_agent.commands.bundles import bundles_of_daemon, key_folder, library, state_of, write_bundle
-from edge_agent.commands.options import ConfigFile, Json, columns, plain, print_json, screen, who
-from edge_agent.commissioning.watching import Watched, is_sum, judged, watch
+from edge_agent.commands.options import ConfigFile, Json, columns, plain, print_json, screen, seconds, who
+from edge_agent.commissioning.watching import Watched
 from edge_agent.config import find, load
 from edge_agent.errors import EdgeAgentError, ModelError
-from edge_agent.plan import Config
-from edge_agent.vocabulary import QUANTITIES, nearest
+from edge_agent.vocabulary import nearest
 
 if TYPE_CHECKING:
     from models.train.line_bundle import Made
@@ -46,6 +43,10 @@ def register(app: typer.Typer) -> None:
         bundle_dir: Annotated[
             Path | None, typer.Option("--bundle-dir", help="Write the bundle to this folder instead of installing it.")
         ] = None,
+        history: Annotated[
+            str | None,
+            typer.Option("--history", help="The local history instead, of the last 48h: one reading per minute."),
+        ] = None,
         devices: Annotated[list[str] | None, typer.Option("--devices", help="A device; may be repeated.")] = None,
         false_alarms: Annotated[str, typer.Option(help="How many are accepted: 1/day, 2/week.")] = "1/day",
         detector: Annotated[
@@ -56,7 +57,7 @@ def register(app: typer.Typer) -> None:
         config: ConfigFile = None,
         json_: Json = False,
     ) -> int:
-        """Watch normal running, learn it, and set a threshold for a stated rate of false alarms.
+        """Watch normal running, learn it, and set limits for a stated rate of false alarms.
 
         It warns about what does not look like normal running, and refuses only what cannot be used.
         """
@@ -66,10 +67,16 @@ def register(app: typer.Typer) -> None:
         _check_extra(detector)
         state = state_of(config)
         chosen = name or (NAME if csv and bundle_dir else _name(config, state))
-        seen = _read(csv) if csv else _watch(config, devices, minutes, quiet=json_)
-        if csv and devices:
-            seen.series = {key: each for key, each in seen.series.items() if key.partition(".")[0] in devices}
-        source = csv.name if csv else f"{len(seen.series)} quantities, live"
+        if csv and history:
+            raise typer.BadParameter("--csv and --history are two sources; one at a time")
+        if csv:
+            seen, source = line_sources.table(csv, devices), csv.name
+        elif history:
+            seen, source = line_sources.history(load(find(config)), devices, seconds(history)), f"history of {history}"
+        else:
+            with _live(minutes * 60, quiet=json_) as show:
+                seen = line_sources.live(load(find(config)), devices, minutes * 60, show)
+            source = f"{len(seen.series)} quantities, live"
         calibrated, made = _make(seen, chosen, state, per_day, source, false_alarms=false_alarms, detector=detector)
         kept = write_bundle(made.files, bundle_dir) if bundle_dir else _install(made, state, calibrated, false_alarms)
         _say(calibrated, made, kept, as_json=json_)
@@ -103,45 +110,7 @@ def _name(config: Path | None, state: Path | None) -> str:
     return models[0] if models else NAME
 
 
-# --- what there is to learn from
-
-
-def _read(path: Path) -> Watched:
-    from models import rows  # noqa: PLC0415 - only where there is a table
-
-    seen = Watched()
-    with rows.opened(path) as table:
-        names = [name for name in table.quantities if not _is_sum(name)]
-        for _, row in table.rows:
-            for name in names:
-                seen.note(name, row.time_s, row.values.get(name, nan))
-    if not seen.series:
-        raise EdgeAgentError(f"{path} has no readings")
-    times = next(iter(seen.series.values()))[0]
-    seen.elapsed_s = times[-1] - times[0]
-    return seen
-
-
-def _is_sum(column: str) -> bool:
-    """Whether a column is one that the vocabulary knows as a sum."""
-    known = QUANTITIES.get(column.rpartition(".")[2])
-    return known is not None and is_sum(known)
-
-
-def _watch(config: Path | None, devices: list[str] | None, minutes: float, *, quiet: bool) -> Watched:
-    plan = load(find(config))
-    chosen = _devices(plan, devices)
-    with _live(minutes * 60, quiet=quiet) as show:
-        return watch(plan.state_dir, chosen, minutes * 60, SystemClock(), show, Event())
-
-
-def _devices(plan: Config, wanted: list[str] | None) -> dict[str, list[str]]:
-    """The devices to watch, with their quantities: those of the line models, or all."""
-    names = wanted or [name for model in plan.models.values() for name in model.devices] or list(plan.devices)
-    for name in names:
-        if name not in plan.devices:
-            raise typer.BadParameter(f"{name!r} is no device of the config{nearest(name, plan.devices)}")
-    return {name: judged(plan.devices[name].quantities) for name in names}
+# --- what is seen meanwhile
 
 
 @contextmanager
@@ -189,6 +158,7 @@ def _make(
     calibrated = line_calibration.calibrate(seen.series, per_day)
     calibrated.doubts += [f"the alarm {alarm} was active meanwhile" for alarm in sorted(seen.alarms)]
     calibrated.doubts += [f"{device} gave nothing for long" for device in sorted(seen.silent)]
+    calibrated.warnings += seen.remarks
     version = library(state).next_version(name) if state else 1
     folder = key_folder(state)
     try:

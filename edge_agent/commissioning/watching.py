@@ -24,12 +24,14 @@ _QUIET_S: Final = 30.0  # nothing new for so long: something is wrong
 class Watched:
     """What was seen. ``series``: ``device.quantity`` → times in seconds since 1970, and values, NaN where absent.
 
-    ``alarms``: those that were active meanwhile; ``silent``: devices that gave nothing new for long.
+    ``alarms``: those that were active meanwhile; ``silent``: devices that gave nothing new for long; ``remarks``: what
+    a person should know of the source.
     """
 
     series: dict[str, tuple[list[float], list[float]]] = field(default_factory=dict)
     alarms: set[str] = field(default_factory=set)
     silent: set[str] = field(default_factory=set)
+    remarks: list[str] = field(default_factory=list)
     elapsed_s: float = 0.0
 
     def note(self, name: str, at_s: float, value: float) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 SCALES: Final = ((6.0, 80.0), (12.0, 160.0), (30.0, 600.0))  # s: fast and slow mean, where the calibration holds them
 FEWEST_LOOKS: Final = 4.0
-SHORTEST_S: Final = 120.0  # there is nothing to be learnt from less
+SHORTEST_S: Final = 200.0  # there is nothing to be learnt from less
 SHORT_S: Final = 1800.0  # less is warned about
 DAY_S: Final = 86400.0
 _BLOCKS: Final = 4
@@ -72,7 +72,8 @@ def fit_line(data: Aligned, false_alarms_per_day: float = 1.0) -> Fit:
     duration_s = float(data.times_s[-1] - data.times_s[0])
     if duration_s < SHORTEST_S * max(1.0, data.every_s):
         raise ModelError(
-            f"{duration_s:.0f} s of normal running are too short", hint=f"{SHORT_S / 60:.0f} minutes are good"
+            f"{duration_s:.0f} s of normal running are too short",
+            hint=f"{SHORT_S / 60 * max(1.0, data.every_s):.0f} minutes are good at a reading every {data.every_s:g} s",
         )
     left_out = _unusable(data)
     values = data.values.copy()
