@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from edge_agent.clock import Clock, Stamp
 from edge_agent.settings import Section
@@ -128,6 +128,19 @@ class Camera(Protocol):
 
     def close(self) -> None:
         """Harmless when closed."""
+        ...
+
+
+@runtime_checkable
+class Settling(Camera, Protocol):
+    """A camera with an automatic that can be switched off, by settings of its own."""
+
+    def settled(self) -> dict[str, Any]:
+        """What the open camera's automatic has settled on, after a second of pictures: setting → its value.
+
+        None: the camera does not have it, so it cannot be locked. With these settings it stays as it is now. Raises
+        as ``grab`` does.
+        """
         ...
 
 

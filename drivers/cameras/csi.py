@@ -6,7 +6,7 @@ distribution's own Python.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ from edge_agent.settings import CameraSection, Duration
 from edge_agent.vocabulary import BUSY, NOTHING_THERE, TIMEOUT, WIRE
 
 _PATIENCE = 0.8  # as in stream.py
+_SETTLE = 30  # pictures, as in stream.py
 _DEFAULT_SIZE = (1280, 720)
 
 
@@ -28,6 +29,9 @@ class CsiSettings(CameraSection):
     )
     exposure: Duration | None = Field(default=None, gt=0, description="Exposure time to lock; automatic if not given.")
     gain: float | None = Field(default=None, gt=0, description="Analogue gain to lock; automatic if not given.")
+    colour_gains: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = Field(
+        default=None, description="White balance to lock: the gains of red and blue; automatic if not given."
+    )
 
 
 class Csi:
@@ -78,6 +82,8 @@ class Csi:
             controls |= {"AeEnable": False, "ExposureTime": round(self._settings.exposure * 1_000_000)}
         if self._settings.gain is not None:
             controls |= {"AeEnable": False, "AnalogueGain": self._settings.gain}
+        if self._settings.colour_gains is not None:
+            controls |= {"AwbEnable": False, "ColourGains": self._settings.colour_gains}
         return controls
 
     def grab(self) -> Frame | None:
@@ -91,6 +97,23 @@ class Csi:
         except (RuntimeError, OSError, ValueError) as error:
             raise CameraError(WIRE, str(error)) from error
         return Frame(self._clock.stamp(), image=image)
+
+    def settled(self) -> dict[str, Any]:
+        """See :class:`edge_agent.contracts.Settling`."""
+        for _ in range(_SETTLE):
+            self.grab()
+        try:
+            said = self._camera.capture_metadata(wait=False).get_result(timeout=self._settings.deadline * _PATIENCE)
+        except TimeoutError as error:
+            raise CameraError(TIMEOUT, "the camera module says nothing of its exposure") from error
+        except (RuntimeError, OSError, ValueError) as error:
+            raise CameraError(WIRE, str(error)) from error
+        exposure_us = said.get("ExposureTime")
+        return {
+            "exposure": exposure_us / 1e6 if exposure_us else None,
+            "gain": said.get("AnalogueGain"),
+            "colour_gains": said.get("ColourGains"),
+        }
 
     def remarks(self) -> tuple[str, ...]:
         return ()

@@ -19,6 +19,7 @@ from edge_agent.vocabulary import BUSY, NOTHING_THERE, PERMISSION, TIMEOUT, UNPL
 
 # The camera gives up before its process is killed, so that it can say why.
 _PATIENCE = 0.8
+SETTLE = 30  # pictures, until the automatic of a camera has found what it wants
 
 
 class _Captured:
@@ -45,6 +46,9 @@ class V4l2Settings(CameraSection):
     source: str = Field(description="The device: `/dev/video0`, better `/dev/v4l/by-id/…`, which survives re-plugging.")
     exposure: Duration | None = Field(default=None, gt=0, description="Exposure time to lock; automatic if not given.")
     gain: float | None = Field(default=None, ge=0, description="Gain to lock, in the camera's own units.")
+    white_balance: int | None = Field(
+        default=None, gt=0, description="Colour temperature in kelvin to lock; automatic if not given."
+    )
 
 
 class V4l2(_Captured):
@@ -81,6 +85,9 @@ class V4l2(_Captured):
             capture.set("EXPOSURE", self._exposure_units())
         if wanted.gain is not None:
             capture.set("GAIN", wanted.gain)
+        if wanted.white_balance is not None:
+            capture.set("AUTO_WB", 0)
+            capture.set("WB_TEMPERATURE", wanted.white_balance)
         capture.set("CONVERT_RGB", 0 if self._is_jpeg else 1)
 
     def _exposure_units(self) -> int:
@@ -97,6 +104,19 @@ class V4l2(_Captured):
         at = self._clock.stamp()
         return Frame(at, encoded=picture.tobytes()) if self._is_jpeg else Frame(at, image=picture)
 
+    def settled(self) -> dict[str, Any]:
+        """See :class:`edge_agent.contracts.Settling`."""
+        capture = _opened(self._capture)
+        for _ in range(SETTLE):
+            self.grab()
+        # OpenCV says -1 for what there is not, and 0 is no exposure and no colour.
+        exposure, gain, kelvin = (capture.get(name) for name in ("EXPOSURE", "GAIN", "WB_TEMPERATURE"))
+        return {
+            "exposure": exposure / 10_000 if exposure > 0 else None,
+            "gain": gain if gain >= 0 else None,
+            "white_balance": round(kelvin) if kelvin > 0 else None,
+        }
+
     def remarks(self) -> tuple[str, ...]:
         if self._capture is None:
             return ()
@@ -106,6 +126,8 @@ class V4l2(_Captured):
             found.append(f"exposure is {exposure / 10:g} ms, not {self._settings.exposure * 1000:g} ms")
         if self._settings.gain is not None and gain != self._settings.gain:
             found.append(f"gain is {gain:g}, not {self._settings.gain:g}")
+        if self._settings.white_balance not in (None, kelvin := self._capture.get("WB_TEMPERATURE")):
+            found.append(f"white balance is {kelvin:g} K, not {self._settings.white_balance} K")
         return tuple(found)
 
 

@@ -3,7 +3,7 @@
  * FAKE_V4L2        path of an ordinary file; opening it gives the device, removing it unplugs the camera
  * FAKE_V4L2_FRAME  path of the JPEG that it sends, read anew for every frame; an empty file: nothing comes
  *
- * Motion JPEG only, streaming I/O by mmap, 50 frames per second, one manual exposure control.
+ * Motion JPEG only, streaming I/O by mmap, 50 frames per second, manual exposure and white balance, no gain.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -22,7 +22,7 @@
 enum { BUFFERS = 8, ROOM = 1 << 20 };
 
 static int device = -1;
-static unsigned width = 640, height = 480, exposure = 157, automatic = 3, count, queued[BUFFERS], first, waiting;
+static unsigned width = 640, height = 480, exposure = 157, automatic = 3, kelvin = 4600, white = 1, count, queued[BUFFERS], first, waiting;
 static unsigned char *buffers[BUFFERS];
 
 static int is_ours(const char *path) {
@@ -108,10 +108,15 @@ static int dequeue(struct v4l2_buffer *buffer) {
 }
 
 static int control(struct v4l2_control *wanted, int set) {
-    unsigned *value = wanted->id == V4L2_CID_EXPOSURE_ABSOLUTE ? &exposure : wanted->id == V4L2_CID_EXPOSURE_AUTO ? &automatic : NULL;
+    unsigned *value = wanted->id == V4L2_CID_EXPOSURE_ABSOLUTE          ? &exposure
+                      : wanted->id == V4L2_CID_EXPOSURE_AUTO             ? &automatic
+                      : wanted->id == V4L2_CID_WHITE_BALANCE_TEMPERATURE ? &kelvin
+                      : wanted->id == V4L2_CID_AUTO_WHITE_BALANCE        ? &white
+                                                                         : NULL;
     if (!value) return fail(EINVAL);
-    /* As with a real camera, exposure can be set only while it is not automatic. */
+    /* As with a real camera, exposure and white balance can be set only while they are not automatic. */
     if (set && value == &exposure && automatic != V4L2_EXPOSURE_MANUAL) return fail(EBUSY);
+    if (set && value == &kelvin && white) return fail(EBUSY);
     if (set) *value = wanted->value;
     wanted->value = *value;
     return 0;

@@ -47,6 +47,13 @@ class StandIn:
         job.get_result = job.result
         return job
 
+    def capture_metadata(self, wait):
+        assert wait is False
+        said = Future()
+        said.set_result({"ExposureTime": 8000, "AnalogueGain": 2.0, "ColourGains": (1.9, 1.6)})
+        said.get_result = said.result
+        return said
+
     def stop(self):
         self.calls.append("stop")
 
@@ -80,6 +87,25 @@ def test_pictures_come_as_they_are_configured(picamera2):
     assert [int(camera.grab().image[0, 0, 0]) for _ in range(3)] == [2, 1, 0]
     camera.close()
     assert picamera2.calls[-2:] == ["stop", "close"]
+
+
+def test_what_the_automatic_settled_on_can_be_locked(picamera2):
+    """The values of the module's own report become its settings, and nothing is automatic then."""
+    picamera2.pictures = 40
+    camera = csi()
+    camera.open()
+    settled = camera.settled()
+    camera.close()
+    locked = Csi("pi", camera.Settings.model_validate({"kind": "csi", **settled, "exposure": "8ms"}), SystemClock(), 0)
+    locked.open()
+    assert settled["exposure"] == 0.008
+    assert picamera2.calls[-2]["controls"] == {
+        "AeEnable": False,
+        "ExposureTime": 8000,
+        "AnalogueGain": 2.0,
+        "AwbEnable": False,
+        "ColourGains": (1.9, 1.6),
+    }
 
 
 def test_a_module_that_sends_nothing_is_a_timeout(picamera2):

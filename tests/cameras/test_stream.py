@@ -37,6 +37,18 @@ assert all(camera.grab().encoded == sent for _ in range(5)), "not the bytes that
 assert camera.remarks() == (), camera.remarks()
 camera._capture.set("EXPOSURE", 50)  # somebody else turned the knob
 assert camera.remarks() == ("exposure is 5 ms, not 10 ms",), camera.remarks()
+camera.close()
+automatic = {name: value for name, value in settings.items() if name != "exposure"}
+camera = V4l2("usb", V4l2.Settings.model_validate(automatic), SystemClock(), 0)
+camera.open()
+settled = camera.settled()
+assert settled == {"exposure": 0.005, "gain": None, "white_balance": 4600}, settled
+camera.close()
+camera = V4l2("usb", V4l2.Settings.model_validate(settings).model_copy(update=settled), SystemClock(), 0)
+camera.open()
+assert camera.remarks() == (), camera.remarks()
+camera._capture.set("WB_TEMPERATURE", 2800)
+assert camera.remarks() == ("white balance is 2800 K, not 4600 K",), camera.remarks()
 open(frame, "wb").close()
 try:
     camera.grab(), camera.grab()
