@@ -109,7 +109,7 @@ def eye(clock, deciding, section):
         "cam",
         section.evidence.model_copy(update={"labels": ()}),
         EvidenceFolder(Path("/dev/null"), section.evidence),
-        Pencil(opencv.decode, opencv.encode_jpeg, opencv.mark),
+        Pencil(opencv.decode, opencv.encode_jpeg, opencv.mark, opencv.glow),
         clock,
         print,
         print,

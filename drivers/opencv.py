@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any, cast
@@ -108,11 +108,27 @@ def mark(image: Image, box: tuple[int, int, int, int], text: str) -> None:
     wide = image.shape[1]
     left, top, across, down = box
     _cv2().rectangle(image, (left, top), (left + across, top + down), _RED, max(1, wide // 500))
-    scale = max(1, wide // 600)
+    scale = max(1, wide // 400)
     dots = lettering(text, scale)[:, : wide - 2 * scale]
     strip = image[: dots.shape[0] + 2 * scale, : dots.shape[1] + 2 * scale]
     strip[:] = 0
     strip[scale:-scale, scale:-scale][dots[: strip.shape[0] - 2 * scale]] = 255
+
+
+def glow(image: Image, region: tuple[int, int, int, int], levels: Sequence[str]) -> None:
+    """Make a region (left, top, width, height) of the picture red where a map is hot.
+
+    ``levels``: rows of hexadecimal digits that cover the region, ``f`` the hottest.
+    """
+    cv2 = _cv2()
+    import numpy as np  # noqa: PLC0415 - as above
+
+    left, top, wide, high = region
+    part = image[top : top + high, left : left + wide]
+    cells = np.array([[int(level, 16) * 8 for level in row] for row in levels], np.uint8)
+    heat = cv2.resize(cells, part.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    blue, green, red = cv2.split(part)
+    cv2.merge([cv2.subtract(blue, heat), cv2.subtract(green, heat), cv2.add(red, heat)], dst=part)
 
 
 def resize(image: Image, width: int, height: int) -> Image:

@@ -13,7 +13,7 @@ import queue
 import secrets
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -115,18 +115,23 @@ class Turns:
         return True
 
 
+Box = tuple[int, int, int, int]
+"""Left, top, width and height in pixels."""
+
+
 @dataclass(slots=True)
 class Shot:
     """A judged picture: as it came where that was a JPEG, else its pixels, which are ten times as large.
 
-    ``origin``: left and top of the region that was judged; boxes count from there.
+    ``region``: what was judged, and where boxes count from. ``heat``: rows of levels from ``0`` to ``f`` that cover it.
     """
 
     at: Stamp
     image: Any
     jpeg: bytes | None
     verdict: Verdict
-    origin: tuple[int, int] = (0, 0)
+    region: Box
+    heat: Sequence[str] = ()
 
 
 class Job(NamedTuple):
@@ -138,20 +143,17 @@ class Job(NamedTuple):
     of: str
 
 
-Box = tuple[int, int, int, int]
-"""Left, top, width and height in pixels."""
-
-
 class Pencil(NamedTuple):
     """What is needed to write pictures.
 
-    ``decode(jpeg)``, ``encode(image, quality)``; ``mark(image, box, text)``: draws a box around what was found, and
-    who says so, into it.
+    ``decode(jpeg)``, ``encode(image, quality)``. Into an image draw ``mark(image, box, text)``: a box around what was
+    found, and who says so; ``glow(image, region, levels)``: where it is hot.
     """
 
     decode: Callable[[bytes], Any]
     encode: Callable[[Any, int], bytes]
     mark: Callable[[Any, Box, str], None]
+    glow: Callable[[Any, Box, Sequence[str]], None]
 
 
 class Keeper:
@@ -200,14 +202,14 @@ class Keeper:
             return
         self._thread.join(timeout_s)
 
-    def plan(self, frame: Frame, image: Any, verdict: Verdict, origin: tuple[int, int] = (0, 0)) -> list[Job]:
+    def plan(self, frame: Frame, image: Any, verdict: Verdict, region: Box, heat: Sequence[str] = ()) -> list[Job]:
         """What of this judged picture and of those before it will be kept; ``verdict.evidence`` then names its own.
 
         Called for every judged picture, in order; nothing is written before ``submit``. When the disk is so
         slow that the queue is full, nothing is kept, and that is counted.
         """
         jpeg = frame.encoded if frame.encoded and frame.encoded.startswith(_JPEG) else None
-        shot = Shot(frame.at, None if jpeg else image, jpeg, verdict, origin)
+        shot = Shot(frame.at, None if jpeg else image, jpeg, verdict, region, heat)
         known, came = self._after
         if verdict.label in self._settings.labels:
             jobs = self._around(shot)
@@ -233,7 +235,7 @@ class Keeper:
         kept = new_id(self._camera, shot.at)
         before = reversed(list(enumerate(reversed(self._recent), start=1)))
         jobs = [*(Job(f"{kept}-pre{n}", old, "pre", kept) for n, old in before), Job(kept, shot, "verdict", kept)]
-        if self._settings.overlay and box_of(shot) is not None:
+        if self._settings.overlay and (shot.heat or box_of(shot) is not None):
             jobs.append(Job(f"{kept}-overlay", shot, "overlay", kept))
         return jobs
 
@@ -272,13 +274,14 @@ class Keeper:
     def _drawn(self, job: Job) -> bytes:
         """The bytes of the file: as they came, wherever that is possible."""
         shot, quality = job.shot, self._settings.jpeg_quality
-        box = box_of(shot) if job.role == "overlay" else None
-        if box is None:
+        if job.role != "overlay":
             return shot.jpeg or self._pencil.encode(shot.image, quality)
         verdict = shot.verdict
-        text = f"{verdict.label} {verdict.score} of {verdict.threshold}, {verdict.decided_by}"
         image = shot.image.copy() if shot.jpeg is None else self._pencil.decode(shot.jpeg)
-        self._pencil.mark(image, box, text)
+        if shot.heat:
+            self._pencil.glow(image, shot.region, shot.heat)
+        text = f"{verdict.label} {verdict.score} of {verdict.threshold}, {verdict.decided_by}"
+        self._pencil.mark(image, box_of(shot) or shot.region, text)
         return self._pencil.encode(image, quality)
 
 
@@ -287,8 +290,8 @@ _AROUND: Final = 12  # pixels on each side of a place without a size
 
 def box_of(shot: Shot) -> Box | None:
     """Where the judge found something, in the whole picture; None: it did not say."""
-    said, (left, top) = shot.verdict.details, shot.origin
-    match said:
+    left, top, *_ = shot.region
+    match shot.verdict.details:
         case {"box_px": [int(x), int(y), int(wide), int(high)]}:
             return left + x, top + y, wide, high
         case {"at_px": [int(x), int(y)]}:

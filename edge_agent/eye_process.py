@@ -120,7 +120,7 @@ def _live(link: Link, mark: Mark, order: dict[str, Any]) -> None:
     report = Report(link, grabber, models, clock, min(1.0, settings.deadline / 3))
     folder = EvidenceFolder(Path(order["evidence"]), settings.evidence)
     decode = partial(opencv.decode, max_pixels=settings.picture.max_pixels)
-    pencil = Pencil(decode, opencv.encode_jpeg, opencv.mark)
+    pencil = Pencil(decode, opencv.encode_jpeg, opencv.mark, opencv.glow)
     keeper = Keeper(name, settings.evidence, folder, pencil, clock, report.keep, report.lose)
     heard: SimpleQueue[dict[str, Any]] = SimpleQueue()
     keeper.start()

@@ -37,7 +37,6 @@ class Eye:
         self._keeper = keeper
         self._tell = tell
         self._gate = Gate(settings.picture, settings.size, settings.roi)
-        self._origin = settings.roi[2:] if settings.roi else (0, 0)
         self._motion = Motion(settings.trigger) if settings.trigger.kind == "motion" else None
         self._blind: tuple[str | None, int] = (None, 0)  # why nothing moved that could be seen, when that was said (ns)
         self._frozen_since_ns: int | None = None
@@ -77,7 +76,9 @@ class Eye:
 
     def _plan(self, shot: Frame, image: Any, verdict: Verdict) -> list[Job]:
         verdict.latency_ms = round((self.clock.mono_ns() - shot.at.mono_ns) / 1e6, 2)
-        return self._keeper.plan(shot, image, verdict, self._origin)
+        wide, high, left, top = self.settings.roi or (*image.shape[1::-1], 0, 0)
+        heat: Any = verdict.details.pop("heat", ())  # for the eye, and too much for the broker
+        return self._keeper.plan(shot, image, verdict, (left, top, wide, high), heat)
 
     def _decide(self, shot: Frame, image: Any, details: dict[str, object]) -> Verdict:
         region = self._gate.region(image)

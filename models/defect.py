@@ -5,7 +5,8 @@ defect. A network with one output that rises with the suspicion (``sigmoid``) ne
 
 ``parameters: {heat: NAME}`` of the card names an output that says where: one number per cell of the picture, with the
 activation of the score. A defect then has ``at_px`` (the hottest place) and ``box_px`` (left, top, width, height
-of what hangs together with it and is as suspicious as the threshold), in pixels of the picture that was judged.
+of what hangs together with it and is as suspicious as the threshold), in pixels of the picture that was judged, and
+``heat``: the map itself, as rows of hexadecimal digits, each the hottest of some cells.
 
 ``parameters: {scene: …}``: the model knows one scene only. Where the camera moved or the light changed it does not
 judge: the label is ``not-inspected``, and ``details["reason"]`` says why (:mod:`models.scene`).
@@ -32,6 +33,7 @@ from models.session import Session, Tensor
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+_HEAT_MOST = 32  # rows and columns
 _TOLERANCE = 0.02  # an int8 softmax does not add up to exactly 1
 
 
@@ -87,7 +89,7 @@ class PictureJudge:
         if label == DEFECT and self._heat:
             heat = said[self._heat]
             cells = _heat(self._outputs.activation, heat.reshape(_cells(heat.shape)))
-            details |= where(cells, self._threshold, given.shape)
+            details |= where(cells, self._threshold, given.shape) | {"heat": coarse(cells)}
         return Judgement(label, score, self._threshold, details)
 
 
@@ -106,6 +108,15 @@ def where(cells: npt.NDArray[Any], threshold: float, shape: tuple[int, ...]) -> 
         "at_px": [int((column + 0.5) * wide), int((row + 0.5) * high)],
         "box_px": [round(number) for number in (*corner, *extent)],
     }
+
+
+def coarse(cells: npt.NDArray[Any]) -> list[str]:
+    """At most 32 x 32 levels from ``0`` to ``f``, for drawing: shares from 0 to 1, each the hottest of its cells."""
+    for axis in (0, 1):
+        steps = np.arange(0, cells.shape[axis], -(-cells.shape[axis] // _HEAT_MOST))
+        cells = np.maximum.reduceat(cells, steps, axis=axis)
+    levels = np.rint(cells.clip(0, 1) * 15).astype(int)
+    return ["".join(f"{level:x}" for level in row) for row in levels.tolist()]
 
 
 def _reach(hot: npt.NDArray[np.bool_], first: int, end: int) -> tuple[int, int]:

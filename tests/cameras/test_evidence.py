@@ -150,6 +150,9 @@ class Picture:
     def mark(self, box, text) -> None:
         self.word += f" {list(box)} {text}"
 
+    def glow(self, region, levels) -> None:
+        self.word += f" hot {list(region)} {'/'.join(levels)}"
+
 
 class Desk:
     """A keeper whose pictures are numbered: the image n has the JPEG b'n', and a box in it b'n [box] text'."""
@@ -159,16 +162,18 @@ class Desk:
         self.reports = []
         self.clock = ManualClock()
         self.folder = EvidenceFolder(path, settings(**wanted))
-        pencil = Pencil(lambda jpeg: Picture(jpeg[2:].decode()), encode, Picture.mark)
+        pencil = Pencil(lambda jpeg: Picture(jpeg[2:].decode()), encode, Picture.mark, Picture.glow)
         keeper = (settings(**wanted), self.folder, pencil, self.clock, self.reports.append, self.lost.append)
         self.keeper = Keeper("cam", *keeper)
         self.number = 0
         self.verdicts = []
 
-    def plan(self, label: str, encoded: bytes | None = None, **details):
+    def plan(self, label: str, encoded: bytes | None = None, heat=(), **details):
         verdict = Verdict("cam", NOW, label, "pitting@1", 0.9, 0.8, details=details)
         self.verdicts.append(verdict)
-        return self.keeper.plan(Frame(NOW, self.number, encoded), Picture(self.number), verdict, (100, 10))
+        return self.keeper.plan(
+            Frame(NOW, self.number, encoded), Picture(self.number), verdict, (100, 10, 80, 60), heat
+        )
 
     def judge(self, *labels: str, encoded: bytes | None = None, **details) -> list[str]:
         """Judge pictures; what is written of them, as role and picture."""
@@ -265,6 +270,18 @@ def test_a_copy_shows_where_and_the_picture_itself_is_as_it_came(tmp_path):
     assert written["overlay"] == b" as it came [105, 16, 7, 8] defect 0.9 of 0.8, pitting@1"
     assert Path(desk.reports[3].path).read_bytes().startswith(b"1 [138, 58, 24, 24]")
     assert desk.reports[1].id == f"{desk.reports[0].id}-overlay"
+
+
+def test_a_copy_shows_where_it_is_hot(tmp_path):
+    """The model's map over the region that it saw, also where it names no box."""
+    desk = Desk(tmp_path, pre=0, post=0)
+    desk.keeper.start()
+    desk.judge("defect", heat=("00", "0f"), box_px=[5, 6, 7, 8])
+    desk.judge("defect", heat=("00", "0f"))
+    desk.keeper.finish(10)
+    drawn = [Path(report.path).read_text() for report in desk.reports if report.role == "overlay"]
+    assert drawn[0].startswith("0 hot [100, 10, 80, 60] 00/0f [105, 16, 7, 8] defect")
+    assert drawn[1].startswith("1 hot [100, 10, 80, 60] 00/0f [100, 10, 80, 60] defect")
 
 
 def test_no_copy_where_nobody_says_where_or_nobody_wants_it(tmp_path):

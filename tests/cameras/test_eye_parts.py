@@ -11,11 +11,11 @@ from edge_agent.deciding import Deciding, Numbered
 from edge_agent.errors import CameraError, PictureError
 from edge_agent.evidence import EvidenceFolder, Keeper, Pencil
 from edge_agent.grabber import Grabber, Slot
-from edge_agent.looking import Eye
+from edge_agent.looking import Eye, doubt
 from edge_agent.mark import Mark
 from edge_agent.settings import CameraSection
 from edge_agent.triggers import Occasion
-from edge_agent.vocabulary import Judgement
+from edge_agent.vocabulary import Judgement, Verdict
 
 AT = ManualClock().stamp()
 
@@ -189,7 +189,7 @@ class Scripted:
 def look(tmp_path, *judges, image=None, **settings):
     section = CameraSection.model_validate({"kind": "simulated", **settings})
     folder = EvidenceFolder(tmp_path, section.evidence)
-    pencil = Pencil(bytes, lambda *_: b"", lambda image, *_: image)
+    pencil = Pencil(bytes, lambda *_: b"", print, print)
     keeper = Keeper("cam", section.evidence, folder, pencil, ManualClock(), lambda _: None, lambda _: None)
     if image is None:
         image = np.random.default_rng(0).normal(120, 5, (48, 64, 3)).clip(0, 255).astype(np.uint8)
@@ -202,6 +202,32 @@ def look(tmp_path, *judges, image=None, **settings):
 
 
 GOOD = Judgement("good", 0.1, 0.5, {"at_px": [1, 2]})
+
+
+def said(label, score=0.9, threshold=0.5):
+    return Verdict("cam", AT, label, "m@1", score, threshold)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "why"),
+    [
+        ([said("good", 0.44)], None),
+        ([said("good", 0.46)], "near-threshold"),
+        ([said("defect", 0.54)], "near-threshold"),
+        ([said("defect", 0.56)], None),
+        ([said("good", -3.9, -4.0)], "near-threshold"),
+        ([said("good", 0.1), said("defect", 0.9)], "models-disagree"),
+        ([said("good", 0.1), said("anomaly", 0.9)], "models-disagree"),
+        ([said("defect", 0.9), said("anomaly", 0.9)], None),
+        ([said("good", 0.1), said("unknown", None, None)], None),
+        ([said("not-inspected", 0.5, 0.5)], None),
+        ([], None),
+    ],
+)
+def test_what_a_person_should_look_at(verdicts, why):
+    """A score near its threshold, or models of which one has something against it and another has not."""
+    assert doubt(verdicts, 0.1) == why
+    assert doubt(verdicts, 0) is None
 
 
 def test_a_verdict_says_everything_that_is_known(tmp_path):

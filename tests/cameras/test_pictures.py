@@ -271,3 +271,15 @@ def test_a_box_is_drawn_wherever_it_is(size, box):
         assert tuple(image[22, 15]) == (0, 0, 255)
         assert (image[100:] == 100).all()
         assert {0, 255} <= set(image[:20].ravel().tolist())
+
+
+def test_what_is_hot_is_red():
+    """Only in its region; the rest of the picture stays as it is."""
+    image = np.full((60, 80, 3), 100, np.uint8)
+    opencv.glow(image, (20, 10, 40, 40), ["00", "0f"])
+    assert (image[:10] == 100).all()
+    assert (image[:, :20] == 100).all()
+    blue, green, red = map(int, image[48, 58])
+    assert blue == green == 0
+    assert red == 220
+    assert tuple(image[11, 21]) == (100, 100, 100)

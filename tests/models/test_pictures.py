@@ -11,7 +11,7 @@ from edge_agent.errors import BundleError, ModelError
 from edge_agent.vocabulary import DEFECT, GOOD
 from models import bundle, golden, judge
 from models.card import ModelFile, PictureInput
-from models.defect import where
+from models.defect import coarse, where
 from models.preprocess import Preprocess, grey
 from models.session import Quantiser, Tensor
 from tests.models.building import (
@@ -319,3 +319,14 @@ def test_a_place_is_found_at_the_edge_and_everywhere():
     """A map that is hot all over is one box, one that is barely hot has its hottest cell."""
     assert where(np.ones((3, 6)), 0.5, (30, 120, 3))["box_px"] == [0, 0, 120, 30]
     assert where(HOT * 0.5, 0.5, (30, 120, 3))["box_px"] == [20, 10, 20, 10]
+
+
+def test_the_map_is_told_coarsely():
+    """At most 32 x 32 levels, each the hottest of its cells; what is small stays visible."""
+    assert coarse(np.array([[0.0, 0.5], [1.2, -1.0]])) == ["08", "f0"]
+    cells = np.zeros((57, 141))
+    cells[56, 140] = 1.0
+    found = coarse(cells)
+    assert (len(found), {len(row) for row in found}) == (29, {29})
+    assert "".join(found).count("f") == 1
+    assert found[-1][-1] == "f"
