@@ -12,10 +12,15 @@ from drivers.gpio_input import PartSensor
 from drivers.gpio_lines import mock_header
 from drivers.simulated.part_sensor import SimulatedPartSensor
 from edge_agent.clock import NS, ManualClock
+from edge_agent.config import loads
 from edge_agent.contracts import Frame
-from edge_agent.errors import OutputError, PictureError
+from edge_agent.errors import ConfigError, OutputError, PictureError
+from edge_agent.inspection import eyes
+from edge_agent.inspection.finding import Scene
+from edge_agent.plan import KindPlan
 from edge_agent.schedule import Backoff
 from edge_agent.settings import TriggerSection
+from edge_agent.stages.eye import at_once
 from edge_agent.triggers import ByPart, Motion, PartSlot
 
 
@@ -52,6 +57,46 @@ def test_a_trigger_can_be_written_and_read_again(kind):
     """Every key stands in what the eye process is told, those of other kinds too."""
     section = TriggerSection(kind=kind)
     assert TriggerSection.model_validate(section.model_dump(mode="json")) == section
+
+
+LINE = """
+site: a
+line: b
+cameras:
+  one: {{kind: simulated, trigger: {{kind: gpio, line: 17}}}}
+  two: {{kind: simulated, trigger: {{kind: gpio, line: {line}}}}}
+outputs:
+  light: {{kind: gpio, red: 22, on_exit: red}}
+"""
+
+
+@pytest.mark.parametrize(("line", "message"), [(17, "line 17 is one's already"), (22, "line 22 is light's already")])
+def test_a_line_has_one_owner(tmp_path, line, message):
+    """Two sensors, or a sensor and a lamp, cannot share one."""
+    with pytest.raises(ConfigError, match=message):
+        loads(LINE.format(line=line), tmp_path / "config.yaml")
+    assert loads(LINE.format(line=5), tmp_path / "config.yaml").cameras["two"].settings.trigger.line == 5
+
+
+def test_a_wrong_key_names_the_right_one(tmp_path):
+    """With its line of the file."""
+    with pytest.raises(ConfigError, match="did you mean 'debounce'"):
+        loads(LINE.format(line="5, debonce: 1ms"), tmp_path / "config.yaml")
+
+
+def test_check_looks_without_waiting_for_a_part_and_claims_the_line(tmp_path):
+    """Nobody puts a part in front of the camera for it; a machine without GPIO is told so."""
+    config = loads(LINE.format(line=5), tmp_path / "config.yaml")
+    scene = Scene(config, ManualClock())
+    said = [step.doing for step in eyes.steps(scene)]
+    assert "camera one: claiming the line of its sensor" in said
+    assert at_once(config.cameras["one"].settings).trigger.kind == "time"
+    chipless = config.cameras["one"].settings.model_copy(update={"trigger": trigger(chip=97)})
+    (found,) = eyes.sense(scene, KindPlan("one", "simulated", object, chipless))
+    assert (found.status, found.what) == ("fail", "trigger of one")
+    assert "gpiochip97" in found.detail
+    running = Scene(config, ManualClock(), {"cameras": {"one": {}}, "faults": []})
+    assert [found.status for found in eyes.sense(running, config.cameras["one"])] == ["ok"]
 
 
 # --- one picture per part
