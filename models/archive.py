@@ -107,7 +107,7 @@ def unzip(data: bytes, largest_bytes: int = LARGEST_BYTES) -> Files:
 def _check_directory(data: bytes) -> None:
     """The end of a zip says how large its table of contents is: refuse before anybody builds objects of it."""
     if len(data) < _END.size or data[-_END.size :][:4] != b"PK\5\6":
-        raise BundleError("is neither a folder nor a zip (without a comment)")
+        raise BundleError("is neither a folder nor a zip (without a comment)", hint="a bundle is one or the other")
     _, disk, first_disk, here, count, size, _, comment = _END.unpack(data[-_END.size :])
     is_zip64 = data[-_END.size - 20 :][:4] == b"PK\6\7"
     if is_zip64 or disk or first_disk or comment or here != count or count > MOST_FILES or size > _DIRECTORY:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from edge_agent import catalogue
 from edge_agent.document import Document, validate
-from edge_agent.errors import BundleError
+from edge_agent.errors import BundleError, ModelError
 from edge_agent.vocabulary import Judgement
 from models import golden, onnx_guard, session, tflite_guard
 from models.bundle import Bundle
@@ -101,5 +101,8 @@ def build(bundle: Bundle, variant: str | None = None, threads: int = 1) -> Judge
 def open_session(bundle: Bundle, file: ModelFile, threads: int = 1) -> Session:
     """The guarded session of one variant, for whoever measures the bare model."""
     data = bundle.files[file.name]
-    _GUARDS[file.format](data)
-    return session.load(file.format, data, threads)
+    try:
+        _GUARDS[file.format](data)
+        return session.load(file.format, data, threads)
+    except ModelError as error:  # neither knows the file's name
+        raise type(error)(f"{file.name}: {error.args[0]}", hint=error.hint) from error

@@ -47,7 +47,10 @@ class Keys:
         try:
             key.verify(signature, message)
         except InvalidSignature:
-            raise BundleError(f"its signature is wrong: it was changed after {self.names[key_id]} signed it") from None
+            signer = self.names[key_id]
+            raise BundleError(
+                f"its signature is wrong: it was changed after {signer} signed it", hint=f"get it anew from {signer}"
+            ) from None
 
 
 def trusted(state_dir: Path | None = None, folders: Iterable[Path] = (SHIPPED, SITE)) -> Keys:

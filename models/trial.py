@@ -102,9 +102,9 @@ def _heard(bundle: Bundle, done: subprocess.CompletedProcess[bytes]) -> Proof:
     try:
         said = json.loads(done.stdout[:_LARGEST_ANSWER])
         if "refused" in said:
-            raise ModelError(str(said["refused"]))
+            raise ModelError(str(said["refused"]), hint=str(said["hint"]))
         return Proof(**said)
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"{bundle.card.name} breaks its process (status {done.returncode})") from error
@@ -123,8 +123,10 @@ def main() -> None:
     bundle = Bundle(read_card(files[CARD]), files, digest(files))
     try:
         said: dict[str, object] = asdict(_try(bundle, order["variant"], order["threads"], order))
-    except (ModelError, MemoryError) as error:
-        said = {"refused": str(error) or "needs more memory than a model may have"}
+    except ModelError as error:
+        said = {"refused": error.args[0], "hint": error.hint}
+    except MemoryError:
+        said = {"refused": f"{bundle.card.name} needs more memory than a model may have", "hint": ""}
     os.write(answer, json.dumps(said).encode())
     os._exit(0)  # not the long way: a runtime that was fed nonsense may not find out
 

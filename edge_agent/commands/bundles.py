@@ -71,7 +71,7 @@ def load(path: Path, trusted: Keys, *, trust_unsigned: bool) -> Bundle:
     try:
         return bundle.load(path, trusted, trust_unsigned=trust_unsigned)
     except BundleError as error:
-        raise BundleError(f"{path}: {error}") from error
+        raise BundleError(f"{path}: {error.args[0]}", hint=error.hint) from error
 
 
 def write_bundle(files: dict[str, bytes], target: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle: a folder or its zip.")]
 Why = Annotated[str, typer.Option("--why", help="The reason, for the record.")]
+
+
+_ANEW: Final = "get it anew, or another one from who made it"
 
 
 def register(app: typer.Typer) -> None:
@@ -174,10 +177,13 @@ def _about(found: Bundle) -> dict[str, Any]:
 
 
 def _refused(path: Path, error: ModelError, *, json_: bool) -> int:
+    """Why, and what to do about it."""
+    why = str(error.args[0]).removeprefix(f"{path}: ")
+    hint = error.hint or _ANEW
     if json_:
-        print_json({"bundle": str(path), "good": False, "why": str(error)})
+        print_json({"bundle": str(path), "good": False, "why": why, "hint": hint})
     else:
-        print(f"refused: {error}")
+        print(f"{path} is refused: {why}\n→ {hint}; what is in use stays in use")
     return 1
 
 
