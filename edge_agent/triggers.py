@@ -95,6 +95,7 @@ class PartSlot(Slot):
         at_ns = self._clock.mono_ns() if isinstance(shot, PictureError) else shot.at.mono_ns
         with self._changed:
             self.grabbed += 1
+            self._expire(at_ns)
             self._gone = None
             if not self._awaited or self._awaited[0].due_ns > at_ns:
                 self.dropped += 1
@@ -113,8 +114,7 @@ class PartSlot(Slot):
         with self._changed:
             while True:
                 now_ns = self._clock.mono_ns()
-                while self._awaited and now_ns > self._awaited[0].due_ns + self._within_ns:
-                    self._miss(self._awaited.popleft(), "")
+                self._expire(now_ns)
                 if self._ready:
                     return self._ready.popleft()
                 until_ns = end_ns
@@ -131,6 +131,11 @@ class PartSlot(Slot):
         if is_due and not self._is_wanted:
             self._is_wanted = True
             self._changed.notify_all()
+
+    def _expire(self, now_ns: int) -> None:
+        """Whoever is out of sight by now has had no picture."""
+        while self._awaited and now_ns > self._awaited[0].due_ns + self._within_ns:
+            self._miss(self._awaited.popleft(), "")
 
     def _miss(self, awaited: _Awaited, why: str) -> None:
         self._put_ready(Occasion(PictureError(self._gone or NO_PICTURE, why), awaited.part))
