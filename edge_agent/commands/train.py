@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from models.train.prepared import Prepared, Stage
     from models.train.recipe import Recipe
 
+_MOST_REMARKS: Final = 20
 _WORKSTATION: Final = Path("~/.local/share/edge-agent")
 _EXTRA: Final = ("torch", "litert_torch", "onnxscript", "onnxruntime")
 
@@ -229,6 +230,9 @@ def _words(live: dict[str, float]) -> str:
 
 
 def _say_prepared(prepared: Prepared, *, as_json: bool) -> int:
+    from models.train import defects  # noqa: PLC0415 - as above
+
+    defects.check(prepared)
     counts = {label: int((prepared.truth == number).sum()) for number, label in enumerate(prepared.labels)}
     answer = {
         "kind": prepared.kind,
@@ -241,8 +245,17 @@ def _say_prepared(prepared: Prepared, *, as_json: bool) -> int:
         print_json(answer)
     else:
         for key, value in answer.items():
-            print(f"{key}: {value}")
+            if key != "remarks":
+                print(f"{key}: {value}")
+        _say_remarks(prepared)
     return 0
+
+
+def _say_remarks(prepared: Prepared) -> None:
+    for remark in prepared.remarks[:_MOST_REMARKS]:
+        print(remark)
+    if len(prepared.remarks) > _MOST_REMARKS:
+        print(f"and {len(prepared.remarks) - _MOST_REMARKS} more; --json says all")
 
 
 def _say_made(made: Made, output: Path, report: Path, *, as_json: bool) -> int:
@@ -250,8 +263,10 @@ def _say_made(made: Made, output: Path, report: Path, *, as_json: bool) -> int:
     agree = made.parity.worst
     numbers = made.result.numbers()
     if as_json:
-        print_json({"bundle": str(output), "report": str(report), "parity": made.parity._asdict(), **numbers})
+        parity, remarks = made.parity._asdict(), made.prepared.remarks
+        print_json({"bundle": str(output), "report": str(report), "parity": parity, "remarks": remarks, **numbers})
     else:
+        _say_remarks(made.prepared)
         for key, value in numbers.items():
             print(f"{key.replace('_', ' ')}: {value}")
         print(f"variants decide the same: {agree:.2%} of {made.parity.pictures} pictures")

@@ -23,7 +23,8 @@ from models.train.recipe import Recipe
 if TYPE_CHECKING:
     from models.train.loop import Progress, Task
 
-_CALIBRATION: Final = 128  # pictures that the ranges of int8 are found with
+_CALIBRATION: Final = (128, 768)  # pictures that the ranges of int8 are found with: at least, of small ones at most
+_CALIBRATION_PIXELS: Final = 64_000_000
 
 
 def make(prepared: Prepared, stage: Stage) -> Made:
@@ -31,18 +32,29 @@ def make(prepared: Prepared, stage: Stage) -> Made:
     usable, only = prepared.sides()
     if prepared.recipe.folds:
         return _by_folds(prepared, usable, only, stage)
-    groups = [prepared.groups[index] for index in usable]
-    names = [prepared.labels[prepared.truth[index]] for index in usable]
-    sides = parts.split(groups, names, prepared.recipe.shares, prepared.recipe.seed)
-    train, validation, test = (usable[sides == side] for side in (parts.TRAIN, parts.VALIDATION, parts.TEST))
-    train = np.concatenate([train, only])
-    _check_sides(prepared, {"train": train, "validation": validation, "test": test})
+    train, validation, test = _split(prepared, usable, only)
     network, files = learn(prepared, train, validation, stage)
     trial = draft(prepared, files, 0.5, 0)
     said = examine.ask(trial, examine.EXAMINED, prepared.pixels, validation)
     threshold = _threshold(said.scores, prepared.bad[validation], prepared.recipe)
     said = examine.ask(trial, examine.EXAMINED, prepared.pixels, test)
     return _examined(prepared, network, files, threshold, int((~prepared.bad[validation]).sum()), (test, said), test)
+
+
+def check(prepared: Prepared) -> None:
+    """Raises ConfigError where there are too few parts to learn from and to examine with."""
+    usable, only = prepared.sides()
+    _fold_numbers(prepared, usable, only) if prepared.recipe.folds else _split(prepared, usable, only)
+
+
+def _split(prepared: Prepared, usable: Any, only: Any) -> tuple[Any, Any, Any]:
+    groups = [prepared.groups[index] for index in usable]
+    names = [prepared.labels[prepared.truth[index]] for index in usable]
+    sides = parts.split(groups, names, prepared.recipe.shares, prepared.recipe.seed)
+    train, validation, test = (usable[sides == side] for side in (parts.TRAIN, parts.VALIDATION, parts.TEST))
+    train = np.concatenate([train, only])
+    _check_sides(prepared, {"train": train, "validation": validation, "test": test})
+    return train, validation, test
 
 
 def _by_folds(prepared: Prepared, usable: Any, only: Any, stage: Stage) -> Made:
@@ -55,26 +67,30 @@ def _by_folds(prepared: Prepared, usable: Any, only: Any, stage: Stage) -> Made:
 
 def held_out(prepared: Prepared, usable: Any, only: Any, stage: Stage) -> tuple[Any, Said]:
     """What int8 models say of the parts that they never saw: indices and answers."""
+    count = prepared.recipe.folds
+    numbers = _fold_numbers(prepared, usable, only)
+    order, answers = [], []
+    for number in range(count):
+        inside, outside = usable[numbers == number], np.concatenate([usable[numbers != number], only])
+
+        def tell(name: str, done: int, of: int, live: dict[str, float], number: int = number) -> None:
+            stage(f"fold {number + 1} of {count}: {name}", done, of, live)
+
+        _, files = learn(prepared, outside, usable[:0], tell, everything=False)
+        order.append(inside)
+        answers.append(examine.ask(draft(prepared, files, 0.5, 0), examine.EXAMINED, prepared.pixels, inside))
+    return np.concatenate(order), Said(*(np.concatenate(each) for each in zip(*answers, strict=True)))
+
+
+def _fold_numbers(prepared: Prepared, usable: Any, only: Any) -> Any:
     groups = [prepared.groups[index] for index in usable]
     names = [prepared.labels[prepared.truth[index]] for index in usable]
     count = prepared.recipe.folds
     if len(set(groups)) < count:
         raise ConfigError([Problem(0, "folds", f"{count} folds need {count} parts; there are {len(set(groups))}")])
     numbers = parts.folds(groups, names, count, prepared.recipe.seed)
-    order, scores, classes = [], [], []
-    for number in range(count):
-        inside, outside = usable[numbers == number], np.concatenate([usable[numbers != number], only])
-        _check_sides(prepared, {f"fold {number + 1}": outside})
-
-        def tell(name: str, done: int, of: int, live: dict[str, float], number: int = number) -> None:
-            stage(f"fold {number + 1} of {count}: {name}", done, of, live)
-
-        _, files = learn(prepared, outside, usable[:0], tell, everything=False)
-        answer = examine.ask(draft(prepared, files, 0.5, 0), examine.EXAMINED, prepared.pixels, inside)
-        order.append(inside)
-        scores.append(answer.scores)
-        classes.append(answer.classes)
-    return np.concatenate(order), Said(np.concatenate(scores), np.concatenate(classes))
+    _check_sides(prepared, {f"fold {k + 1}": np.concatenate([usable[numbers != k], only]) for k in range(count)})
+    return numbers
 
 
 def _check_sides(prepared: Prepared, sides: dict[str, Any]) -> None:
@@ -115,7 +131,9 @@ def _calibration(prepared: Prepared, train: Any) -> Any:
     """Real pictures of both kinds, scaled."""
     random = np.random.default_rng(prepared.recipe.seed)
     bad = prepared.bad[train]
-    chosen = np.concatenate([random.permutation(side)[: _CALIBRATION // 2] for side in (train[bad], train[~bad])])
+    least, most = _CALIBRATION
+    count = min(most, max(least, _CALIBRATION_PIXELS // prepared.pixels.images[0].size))
+    chosen = np.concatenate([random.permutation(side)[: count // 2] for side in (train[bad], train[~bad])])
     images = prepared.pixels.images[np.sort(chosen)].astype(np.float32)
     return ((images - prepared.recipe.mean) / prepared.recipe.std).transpose(0, 3, 1, 2).copy()
 

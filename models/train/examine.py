@@ -23,10 +23,14 @@ EXAMINED: Final = "int8-onnx"
 
 
 class Said(NamedTuple):
-    """One answer per picture: ``scores``, and for classifiers the class (number in the card's labels, else −1)."""
+    """One answer per picture: ``scores``, and for classifiers the class (number in the card's labels, else −1).
+
+    ``places``: column and row of what was found, n × 2, −1 where nothing was; None: nobody asked.
+    """
 
     scores: Array
     classes: Array
+    places: Array | None = None
 
     def decisions(self, threshold: float) -> Array:
         """Two numbers per picture: defect or not, and which class."""
@@ -38,14 +42,15 @@ def ask(bundle: Bundle, variant: str, pixels: Pixels, chosen: Array) -> Said:
     one = judge.build(bundle, variant)
     labels = bundle.card.outputs.labels if bundle.card.outputs else ()
     number = {label: index for index, label in enumerate(labels)}
-    scores, classes = np.zeros(len(chosen)), np.full(len(chosen), -1)
+    scores, classes, places = np.zeros(len(chosen)), np.full(len(chosen), -1), np.full((len(chosen), 2), -1)
     for place, index in enumerate(chosen):
         said = one.judge(picture(pixels, int(index)))
         if said is None:  # a judge of pictures needs no more than one
             raise ValueError("no answer")
         scores[place] = said.score
         classes[place] = number.get(str(said.details.get("class", "")), -1)
-    return Said(scores, classes)
+        places[place] = said.details.get("at_px", (-1, -1))
+    return Said(scores, classes, places)
 
 
 def picture(pixels: Pixels, index: int) -> Array:

@@ -64,10 +64,19 @@ class PictureSet(NamedTuple):
 
 
 def read(folder: Path, groups: str | None = None, good: Iterable[str] = ()) -> PictureSet:
-    """Every labelled picture below the folder; raises ConfigError with all that is wrong.
+    """Every labelled picture below the folder; raises ConfigError with all that is wrong. See :func:`find`."""
+    found, problems = find(folder, groups, good)
+    if problems:
+        raise ConfigError(problems)
+    return found
 
-    ``groups``: regular expression; what its first group (or all of it) finds in a picture's path below the
-    folder names the part; a picture where it finds nothing is a part of its own. None: each picture is.
+
+def find(folder: Path, groups: str | None = None, good: Iterable[str] = ()) -> tuple[PictureSet, list[Problem]]:
+    """Every labelled picture below the folder, and what is wrong with folders and labels.
+
+    Raises ConfigError where nothing can be read at all. ``groups``: regular expression; what its first group (or all
+    of it) finds in a picture's path below the folder names the part; a picture where it finds nothing is a part of its
+    own. None: each picture is.
     """
     problems: list[Problem] = []
     try:
@@ -90,9 +99,7 @@ def read(folder: Path, groups: str | None = None, good: Iterable[str] = ()) -> P
     else:
         samples, kind = _folders(folder, part, problems), CLASSES
     labels, good_labels = _labels(samples, kind, tuple(good), folder, problems)
-    if problems:
-        raise ConfigError(problems)
-    return PictureSet(tuple(samples), kind, labels, good_labels)
+    return PictureSet(tuple(samples), kind, labels, good_labels), problems
 
 
 # --- the three layouts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -21,8 +21,18 @@ if TYPE_CHECKING:
 
 DEFECT, IGNORED = 1, 2
 """What stands in a mask; 0 is good."""
+DARK: Final = 12
+"""Grey levels; a picture below is almost black."""
 _MOST_PIXELS: Final = 64_000_000
 _SHAPES: Final = 1.6  # the widest difference in the ratio of the sides that stretching may hide
+
+
+class _Kind(NamedTuple):
+    """What a picture is like: width and height, and whether it has colour, or is too dark for it."""
+
+    path: Path
+    shape: tuple[int, int]
+    coloured: bool
 
 
 class Pixels:
@@ -63,34 +73,33 @@ def load(
     thumbs = np.zeros((len(samples), THUMB, THUMB), np.uint8)
     small = np.zeros((len(samples), 16, 17), np.uint8)
     masks: dict[int, Array] = {}
-    shapes: list[tuple[int, int]] = []
-    coloured: list[bool] = []
+    kinds: list[_Kind] = []
     problems: list[Problem] = []
     for index, sample in enumerate(samples):
         tell(index, len(samples))
         try:
             picture = decode(sample.path.read_bytes(), _MOST_PIXELS)
-            shapes.append((picture.shape[1], picture.shape[0]))
-            coloured.append(_has_colour(picture))
-            _check_labels(sample, shapes[-1])
-            mask = _mask(sample, shapes[-1], size, decode)
+            shape = (picture.shape[1], picture.shape[0])
+            kinds.append(_Kind(sample.path, shape, _has_colour(picture) or bool((picture < DARK).all())))
+            _check_labels(sample, shape)
+            mask = _mask(sample, shape, size, decode)
         except (OSError, ValueError) as error:
             problems.append(Problem(0, "", _why(error), str(sample.path)))
             continue
         if mask is not None:
             masks[index] = mask
-        fitted = picture if shapes[-1] == size else resize(picture, width, height)
+        fitted = picture if shape == size else resize(picture, width, height)
         images[index] = channels_of(fitted, colour).reshape(height, width, channels)
         thumbs[index] = channels_of(resize(picture, THUMB, THUMB), "grey")
         small[index] = channels_of(resize(picture, 17, 16), "grey")
-    problems += _odd_ones(samples, shapes, coloured, colour) if not problems else []
+    problems += _odd_ones(kinds, colour)
     if problems:
         raise ConfigError(problems)
     return Pixels(images, masks, thumbs, small)
 
 
-def sizes(samples: Sequence[Sample]) -> tuple[int, int]:
-    """Width and height of the picture in the middle, to choose a model's size from; what fails here fails in load."""
+def sizes(samples: Sequence[Sample]) -> tuple[int, int] | None:
+    """Width and height of the picture in the middle, to choose a model's size from; None: :func:`load` will say why."""
     decode = catalogue.load(catalogue.PICTURES, "decode")
     found = []
     for sample in samples[:: max(1, len(samples) // 20)]:
@@ -99,7 +108,7 @@ def sizes(samples: Sequence[Sample]) -> tuple[int, int]:
         except (OSError, PictureError):
             continue
     if not found:
-        raise ConfigError([Problem(0, "", "is no picture that can be decoded", str(samples[0].path))])
+        return None
     middle = sorted(found)[len(found) // 2]
     return int(middle[1]), int(middle[0])
 
@@ -121,21 +130,20 @@ def _check_labels(sample: Sample, shape: tuple[int, int]) -> None:
         raise ValueError(f"its label was made for a picture of {made}, it is {shape[0]}x{shape[1]}")
 
 
-def _odd_ones(
-    samples: Sequence[Sample], shapes: list[tuple[int, int]], coloured: list[bool], colour: str
-) -> list[Problem]:
+def _odd_ones(kinds: Sequence[_Kind], colour: str) -> list[Problem]:
     """Pictures that are not of the kind of the others."""
     problems = []
-    ratios = sorted(width / height for width, height in shapes)
-    middle = ratios[len(ratios) // 2]
-    for sample, (width, height), has_colour in zip(samples, shapes, coloured, strict=True):
+    ratios = sorted(kind.shape[0] / kind.shape[1] for kind in kinds)
+    middle = ratios[len(ratios) // 2] if ratios else 1.0
+    any_colour = any(kind.coloured for kind in kinds)
+    for path, (width, height), coloured in kinds:
         ratio = width / height
         if max(ratio / middle, middle / ratio) > _SHAPES:
             why = f"is {width}x{height}: of another shape than the others; cut it to the same view or leave it out"
-            problems.append(Problem(0, "", why, str(sample.path)))
-        if colour != "grey" and not has_colour and any(coloured):
+            problems.append(Problem(0, "", why, str(path)))
+        if colour != "grey" and not coloured and any_colour:
             why = "is grey, others have colour: train with --colour grey, or leave it out"
-            problems.append(Problem(0, "", why, str(sample.path)))
+            problems.append(Problem(0, "", why, str(path)))
     return problems
 
 

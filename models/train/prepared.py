@@ -47,12 +47,17 @@ class Prepared(NamedTuple):
 
 def prepare(folder: Path, recipe: Recipe, scratch: Path, stage: Stage) -> Prepared:
     """Read, decode, check; raises ConfigError with everything that is wrong with the pictures."""
-    found = pictures.read(folder, recipe.groups, recipe.good)
+    found, problems = pictures.find(folder, recipe.groups, recipe.good)
     if recipe.task == "locate" and found.kind != REGIONS:
-        raise ConfigError([Problem(0, "task", "to locate needs polygons or masks", str(folder))])
-    recipe = recipe.model_copy(update={"size": recipe.size or _fitting(pixels.sizes(found.samples))})
-    size = recipe.size or (0, 0)
-    loaded = pixels.load(found.samples, size, recipe.colour, scratch, lambda done, of: stage("read", done, of, {}))
+        problems.append(Problem(0, "task", "to locate needs polygons or masks", str(folder)))
+    size = recipe.size or _fitting(pixels.sizes(found.samples) or (_LONGEST_SIDE, _LONGEST_SIDE))
+    recipe = recipe.model_copy(update={"size": size})
+    try:
+        loaded = pixels.load(found.samples, size, recipe.colour, scratch, lambda done, of: stage("read", done, of, {}))
+    except ConfigError as error:
+        problems += error.problems
+    if problems:
+        raise ConfigError(problems)
     copies = parts.copies(parts.look(loaded.small), loaded.thumbs)
     return _without_contradictions(found, loaded, copies, recipe)
 
@@ -66,6 +71,8 @@ def _without_contradictions(found: PictureSet, loaded: Pixels, copies: parts.Cop
     groups = parts.joined(groups, copies)
     remarks = [f"copies, kept together: {', '.join(str(samples[index].path) for index in each[:4])}" for each in across]
     remarks += [f"left out, a copy has another label: {samples[index].path}" for index in sorted(out)]
+    dark = np.flatnonzero((loaded.thumbs < pixels.DARK).mean(axis=(1, 2)) > 0.99)
+    remarks += [f"almost black, and kept as it is: {samples[index].path}" for index in dark]
     labels = found.labels
     truth = np.array([labels.index(name) for name in names], np.int64)
     truth[sorted(out)] = -1

@@ -25,13 +25,15 @@ if TYPE_CHECKING:
     Array = npt.NDArray[Any]
 
 _MISTAKES: Final = 24
-_THUMB_PX: Final = 260
+_THUMB_PX: Final = (260, 200)  # width and height of what a picture of the contact sheet fits into
+_CLOSE_PX: Final = 88  # width of what a close-up shows, of a larger picture
 _SIDE: Final = 300
 _STYLE: Final = """
 body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em;color:#1c2126}
 h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}table{border-collapse:collapse}
 td,th{padding:.25em .7em;text-align:right;border-bottom:1px solid #d8dde2}th:first-child,td:first-child{text-align:left}
-.sheet{display:flex;flex-wrap:wrap;gap:.8em}.sheet figure{margin:0;width:260px}.sheet img{width:100%}
+.sheet{display:flex;flex-wrap:wrap;gap:.8em}.sheet figure{margin:0;width:260px}
+.sheet img{display:block;margin-bottom:3px}
 figcaption{font-size:.85em;overflow-wrap:anywhere}.plots{display:flex;flex-wrap:wrap;gap:2em}
 .bad{color:#a3160b}.note{color:#5a646e}svg text{font:11px system-ui,sans-serif;fill:#5a646e}
 """
@@ -179,14 +181,13 @@ def worst(result: Result, most: int = _MISTAKES) -> list[int]:
 
 
 def _sheet(result: Result, samples: Sequence[Sample], pixels: Pixels) -> str:
-    encode: Callable[..., bytes] = catalogue.load(catalogue.PICTURES, "encode")
-    resize: Callable[..., Any] = catalogue.load(catalogue.PICTURES, "resize")
     figures = []
     for number in worst(result):
         index = int(result.chosen[number])
-        image = picture(pixels, index)
-        height = max(1, round(image.shape[0] * _THUMB_PX / image.shape[1]))
-        jpeg = encode(resize(_outlined(image, pixels.masks.get(index)), _THUMB_PX, height), 80)
+        image = _outlined(picture(pixels, index), pixels.masks.get(index))
+        views = [image]
+        if (place := _place(result, number, pixels.masks.get(index))) and image.shape[1] > 3 * _CLOSE_PX:
+            views.append(_close(picture(pixels, index), place))
         said = int(result.said.classes[number])
         word = (
             result.labels[said]
@@ -196,11 +197,40 @@ def _sheet(result: Result, samples: Sequence[Sample], pixels: Pixels) -> str:
         caption = (
             f"{samples[index].path.name}: is {samples[index].label}, said {word} ({result.said.scores[number]:.3f})"
         )
-        source = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
-        figures.append(f'<figure><img src="{source}" alt=""><figcaption>{html.escape(caption)}</figcaption></figure>')
+        shown = "".join(f'<img src="{_source(view)}" alt="">' for view in views)
+        figures.append(f"<figure>{shown}<figcaption>{html.escape(caption)}</figcaption></figure>")
     if not figures:
         return "<p>None.</p>"
     return f'<div class="sheet">{"".join(figures)}</div>'
+
+
+def _source(image: Array) -> str:
+    """As large as fits; small pictures in whole pixels, since it is the pixels that one wants to see."""
+    encode: Callable[..., bytes] = catalogue.load(catalogue.PICTURES, "encode")
+    resize: Callable[..., Any] = catalogue.load(catalogue.PICTURES, "resize")
+    fits = min(_THUMB_PX[0] / image.shape[1], _THUMB_PX[1] / image.shape[0])
+    if fits >= 1:
+        image = image.repeat(int(fits), axis=0).repeat(int(fits), axis=1)
+    else:
+        image = resize(image, max(1, round(image.shape[1] * fits)), max(1, round(image.shape[0] * fits)))
+    return f"data:image/jpeg;base64,{base64.b64encode(encode(image, 80)).decode()}"
+
+
+def _place(result: Result, number: int, mask: Array | None) -> tuple[int, int] | None:
+    """Column and row of what was missed, or of what was found where nothing is; None where nobody knows."""
+    if result.bad[number]:
+        rows, columns = np.nonzero(mask == 1) if mask is not None else ((), ())
+        return (round(float(np.mean(columns))), round(float(np.mean(rows)))) if len(rows) else None
+    column, row = result.said.places[number].tolist() if result.said.places is not None else (-1, -1)
+    return (column, row) if column >= 0 else None
+
+
+def _close(image: Array, place: tuple[int, int]) -> Array:
+    """What is around this place, as the model gets it."""
+    width, height = _CLOSE_PX, _CLOSE_PX * 2 // 3
+    left = int(np.clip(place[0] - width // 2, 0, image.shape[1] - width))
+    top = int(np.clip(place[1] - height // 2, 0, max(0, image.shape[0] - height)))
+    return image[top : top + height, left : left + width]
 
 
 def _outlined(image: Array, mask: Array | None) -> Array:

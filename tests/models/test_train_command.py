@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from edge_agent.cli import main
 from models.train.recipe import RECIPES, read_recipe
-from tests.models.test_train_pictures import classes, jpeg, label
+from tests.models.test_train_pictures import classes, jpeg, label, png
 
 
 @pytest.fixture
 def data(tmp_path):
     folder = tmp_path / "data"
-    classes(folder, good=6, crack=4)
+    classes(folder, good=12, crack=10)
     return folder
 
 
@@ -29,8 +30,8 @@ def test_a_look_at_the_pictures_changes_nothing(data, tmp_path, capsys):
     )
     said = json.loads(capsys.readouterr().out)
     assert wrong == 0
-    assert said["classes"] == {"good": 6, "crack": 4}
-    assert (said["kind"], said["parts"], said["size"]) == ("classify", 3, [48, 32])
+    assert said["classes"] == {"good": 12, "crack": 10}
+    assert (said["kind"], said["parts"], said["size"]) == ("classify", 6, [48, 32])
     assert left(tmp_path) == ["data"]
 
 
@@ -46,14 +47,51 @@ def test_copies_are_told(data, tmp_path, capsys):
 
 
 def test_all_mistakes_come_at_once(data, tmp_path, capsys):
-    """Two broken pictures and one of another shape: exit code 2, each by name, and nothing is written."""
+    """Folders, files, shapes and colours in one go: exit code 2, each by name, and nothing is written."""
     for name in ("a", "b"):
         (data / f"good/{name}.jpg").write_text("no picture")
-    assert main(["train", "defects", str(data), "-o", str(tmp_path / "b.zip")]) == 2
+    (data / "dent").mkdir()
+    jpeg(data / "lost.jpg", seed=70)
+    jpeg(data / "good/wide.jpg", width=200, seed=71)
+    jpeg(data / "crack/grey.jpg", colour=False, seed=72)
+    assert main(["train", "defects", str(data), "-o", str(tmp_path / "b.zip"), "--good", "fine"]) == 2
     said = capsys.readouterr().err
-    assert "good/a.jpg" in said
-    assert "good/b.jpg" in said
+    for name in ("good/a.jpg", "good/b.jpg", "dent", "lost.jpg", "good/wide.jpg", "crack/grey.jpg", "no fine"):
+        assert name in said
     assert left(tmp_path) == ["data"]
+
+
+def test_a_set_in_which_nothing_decodes_is_named_file_by_file(tmp_path, capsys):
+    """Not only the first one."""
+    for name in ("good/a", "good/b", "crack/c"):
+        path = tmp_path / "data" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("no picture")
+    assert main(["train", "defects", str(tmp_path / "data"), "-o", str(tmp_path / "b"), "--check"]) == 2
+    said = capsys.readouterr().err
+    assert all(name in said for name in ("a.png", "b.png", "c.png"))
+
+
+@pytest.mark.parametrize("more", [[], ["--folds", "2"]])
+def test_too_few_parts_are_found_before_learning(data, tmp_path, capsys, more):
+    """All good pictures are of one part: nobody could be examined, and --check says so."""
+    for path in (data / "good").iterdir():
+        path.rename(path.with_name(f"part0_x{path.stem[-1]}.jpg"))
+    for path in (data / "crack").iterdir():
+        path.rename(path.with_name(f"part1_x{path.stem[-1]}.jpg"))
+    groups = ["--groups", r"(part\d)"]
+    assert main(["train", "defects", str(data), "-o", str(tmp_path / "b"), "--check", *groups, *more]) == 2
+    assert "more parts are needed" in capsys.readouterr().err
+    assert left(tmp_path) == ["data"]
+
+
+def test_almost_black_pictures_are_told(data, tmp_path, capsys):
+    """They are kept as they are, since pixels are scaled as the card says; somebody may have left the cap on."""
+    png(data / "good/cap.png", np.full((32, 48, 3), 3, np.uint8))
+    assert main(["train", "defects", str(data), "-o", str(tmp_path / "b"), "--check"]) == 0
+    said = capsys.readouterr().out
+    assert "almost black" in said
+    assert "cap.png" in said
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,17 @@ def test_the_page_is_whole_and_refers_to_nothing(classes):
     assert "pit &amp; co" in text
 
 
+def test_a_mistake_in_a_large_picture_is_shown_from_near():
+    """A missed pit where its label is, a false alarm where the model saw it: two views in its figure."""
+    images = np.full((2, 200, 300, 3), 90, np.uint8)
+    masks = {0: np.pad(np.ones((6, 6), np.uint8), ((9, 185), (283, 11)))}
+    samples = [Sample(Path(f"{k}.jpg"), "good", str(k)) for k in range(2)]
+    said = Said(np.array([0.1, 0.9]), np.full(2, -1), np.array([[-1, -1], [10, 190]]))
+    found = Result(np.arange(2), said, np.array([1, 0]), np.array([True, False]), ("good", "pit"), 0.5)
+    sheet = report._sheet(found, samples, Pixels(images, masks, images[:, 0], images[:, 0]))
+    assert [each.count("<img") for each in sheet.split("<figure>")[1:]] == [2, 2]
+
+
 def test_the_worst_mistakes_come_first():
     """Those that are surest of what is wrong; right answers are not shown."""
     found = result()
