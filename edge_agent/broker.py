@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from edge_agent.errors import EdgeAgentError
 from edge_agent.settings import Duration, Section
@@ -78,6 +78,40 @@ class Broker(NamedTuple):
         if parts.username or parts.password:
             raise ValueError(f"{parts.hostname}: no user or password in the address; use username and password_file")
         return cls(url, parts.hostname, parts.port or DEFAULT_PORTS[parts.scheme], parts.scheme == "mqtts")
+
+
+class MqttSettings(Credentials):
+    """The broker, and how to speak to it."""
+
+    brokers: list[str] = Field(
+        min_length=1, description="Brokers, tried in order: `mqtts://host:8883`, or `mqtt://` for plain."
+    )
+    topic_prefix: str = Field(default="edge", pattern=r"^[A-Za-z0-9_-]+$", description="First level of every topic.")
+    dialects: list[str] = Field(default=["json"], description="What is spoken; `json` is the durable channel.")
+    client_id: str | None = Field(default=None, description="MQTT client id; default `edge-agent-SITE-LINE`.")
+    window: int = Field(default=100, ge=1, le=65535, description="Messages in flight; the broker may allow fewer.")
+    drain_rate: float = Field(default=500.0, gt=0, description="Backlog messages per second after an outage.")
+    puback_timeout: Duration = Field(
+        default=20.0, ge=1, description="A broker that confirms nothing for so long is left."
+    )
+    receipt_topic: str | None = Field(
+        default=None, description="Where the collector says `{stream, upto}`; rows are kept until then."
+    )
+
+    @field_validator("brokers")
+    @classmethod
+    def _are_brokers(cls, urls: list[str]) -> list[str]:
+        for url in urls:
+            Broker.parse(url)
+        return urls
+
+    @field_validator("dialects")
+    @classmethod
+    def _are_dialects(cls, dialects: list[str]) -> list[str]:
+        for dialect in dialects:
+            if dialect != "json":
+                raise ValueError(f"{dialect!r} is not a dialect of this version; it speaks json")
+        return dialects
 
 
 def read_secret(path: Path | None) -> str | None:

@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from edge_agent import catalogue, sharing
 from edge_agent.alarms import AlarmSettings
+from edge_agent.broker import MqttSettings
 from edge_agent.clock import ManualClock
 from edge_agent.contracts import Profile
 from edge_agent.document import Document, parse, validate
 from edge_agent.errors import ConfigError, Problem, ProfileError, RuleError
-from edge_agent.flight import MqttSettings
 from edge_agent.plan import BusPlan, Config, DevicePlan, KindPlan, Root, is_name
 from edge_agent.rules import Rule, check
 from edge_agent.rules import parse as parse_rule

@@ -7,9 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
-from pydantic import Field, field_validator
-
-from edge_agent.broker import Broker, Credentials, MqttError, Why
+from edge_agent.broker import MqttError, MqttSettings, Why
 from edge_agent.clock import NS, Clock
 from edge_agent.errors import SpoolDamageError, SpoolError
 from edge_agent.health import Health
@@ -18,46 +16,11 @@ from edge_agent.mqtt import Ack, Session
 from edge_agent.outbox import ALARM, EVIDENCE, GAP, Stored
 from edge_agent.payload import envelope, json_object, properties, restamp
 from edge_agent.receipts import Receipts
-from edge_agent.settings import Duration
 
 _TRIES: Final = 3
 _QUOTA_EXCEEDED: Final = 0x97
 _RETRY_CODES: Final = {0x80, 0x83, _QUOTA_EXCEEDED}  # unspecified, implementation specific
 _FORGOTTEN_AFTER: Final = 5  # PUBACK timeouts: others were confirmed meanwhile, this one never
-
-
-class MqttSettings(Credentials):
-    """The broker, and how to speak to it."""
-
-    brokers: list[str] = Field(
-        min_length=1, description="Brokers, tried in order: `mqtts://host:8883`, or `mqtt://` for plain."
-    )
-    topic_prefix: str = Field(default="edge", pattern=r"^[A-Za-z0-9_-]+$", description="First level of every topic.")
-    dialects: list[str] = Field(default=["json"], description="What is spoken; `json` is the durable channel.")
-    client_id: str | None = Field(default=None, description="MQTT client id; default `edge-agent-SITE-LINE`.")
-    window: int = Field(default=100, ge=1, le=65535, description="Messages in flight; the broker may allow fewer.")
-    drain_rate: float = Field(default=500.0, gt=0, description="Backlog messages per second after an outage.")
-    puback_timeout: Duration = Field(
-        default=20.0, ge=1, description="A broker that confirms nothing for so long is left."
-    )
-    receipt_topic: str | None = Field(
-        default=None, description="Where the collector says `{stream, upto}`; rows are kept until then."
-    )
-
-    @field_validator("brokers")
-    @classmethod
-    def _are_brokers(cls, urls: list[str]) -> list[str]:
-        for url in urls:
-            Broker.parse(url)
-        return urls
-
-    @field_validator("dialects")
-    @classmethod
-    def _are_dialects(cls, dialects: list[str]) -> list[str]:
-        for dialect in dialects:
-            if dialect != "json":
-                raise ValueError(f"{dialect!r} is not a dialect of this version; it speaks json")
-        return dialects
 
 
 class Source(Protocol):

@@ -11,8 +11,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from edge_agent.broker import MqttSettings
 from edge_agent.bus_watch import BusWatch
-from edge_agent.flight import MqttSettings
 from edge_agent.line import Line, Part
 from edge_agent.plan import BusPlan, Config, KindPlan
 from edge_agent.settings import ModelSection

@@ -12,9 +12,9 @@ from pydantic import AfterValidator, Field
 
 from edge_agent import catalogue
 from edge_agent.alarms import AlarmSettings
+from edge_agent.broker import MqttSettings
 from edge_agent.clock import ManualClock
 from edge_agent.contracts import Profile
-from edge_agent.flight import MqttSettings
 from edge_agent.rules import Rule
 from edge_agent.settings import Duration, ModelSection, Section, Size
 from edge_agent.vocabulary import Quantity

@@ -7,10 +7,10 @@ from collections import deque
 
 import pytest
 
-from edge_agent.broker import Broker, MqttError
+from edge_agent.broker import Broker, MqttError, MqttSettings
 from edge_agent.clock import ManualClock
 from edge_agent.errors import SpoolDamageError, SpoolError
-from edge_agent.flight import Flight, MqttSettings
+from edge_agent.flight import Flight
 from edge_agent.health import Health
 from edge_agent.lane import Unread
 from edge_agent.mqtt import Ack

@@ -91,12 +91,14 @@ def test_it_cannot_be_uploaded_by_mistake():
 
 
 @pytest.mark.parametrize("module", ["edge_agent.agent", "edge_agent.commands.run"])
-def test_metering_costs_no_vision(module):
-    """The daemon without cameras and models loads no array, picture, model, web or drawing library."""
+def test_what_no_config_asks_for_costs_nothing(module):
+    """Before a config asks for it the daemon loads no array, picture, model, web, drawing, wire or network library."""
     code = f"import edge_agent.cli, {module}, sys; print(*{{name.split('.')[0] for name in sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     heavy = {"numpy", "cv2", "onnxruntime", "ai_edge_litert", "tflite_runtime", "picamera2", "gpiozero", "lgpio"}
-    assert not set(done.stdout.split()) & (heavy | {"rich", "amqtt", "nicegui", "fastapi", "uvicorn", "scipy"})
+    wires = {"paho", "pymodbus", "serial", "smbus2"}
+    other = {"rich", "amqtt", "nicegui", "fastapi", "uvicorn", "scipy"}
+    assert not set(done.stdout.split()) & (heavy | wires | other)
 
 
 def test_without_arguments_the_script_shows_what_there_is():

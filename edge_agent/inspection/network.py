@@ -6,9 +6,8 @@ import os
 from collections.abc import Iterator
 from functools import partial
 
-from edge_agent.broker import Broker, MqttError
+from edge_agent.broker import Broker, MqttError, MqttSettings
 from edge_agent.clock import NS
-from edge_agent.flight import MqttSettings
 from edge_agent.inspection.finding import FAIL, OK, WARN, Finding, Scene, Step, failed
 from edge_agent.mqtt import connect
 

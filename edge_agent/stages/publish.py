@@ -21,10 +21,10 @@ from typing import Final
 import structlog
 
 from edge_agent import mqtt
-from edge_agent.broker import Broker, MqttError, Why
+from edge_agent.broker import Broker, MqttError, MqttSettings, Why
 from edge_agent.clock import NS, Clock
 from edge_agent.errors import SpoolError
-from edge_agent.flight import Flight, MqttSettings, Source
+from edge_agent.flight import Flight, Source
 from edge_agent.health import Health
 from edge_agent.lane import SpoolReader, Unread
 from edge_agent.mqtt import Ack, Message, Session

@@ -13,10 +13,9 @@ import pytest
 
 from edge_agent import flight as flight_module
 from edge_agent import reader as reader_module
-from edge_agent.broker import MqttError, Why
+from edge_agent.broker import MqttError, MqttSettings, Why
 from edge_agent.clock import NS, ManualClock, SystemClock
 from edge_agent.errors import SpoolError
-from edge_agent.flight import MqttSettings
 from edge_agent.health import Health
 from edge_agent.outbox import ALARM, GAP, TELEMETRY, Row
 from edge_agent.schedule import Backoff
