@@ -5,6 +5,7 @@ Flat, plain names only: no folder, link, device, absolute path or ``..`` can eve
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
@@ -62,7 +63,12 @@ def _read_folder(path: Path) -> Files:
         files: Files = {}
         for name in names:
             # Never a link, and never waiting for the other end of a pipe.
-            file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+            try:
+                file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+                raise BundleError(f"{name!r} is a link; only plain files belong into a bundle") from None
             files[name] = _read_file(file, name, min(LARGEST_FILE_BYTES, LARGEST_BYTES - _size(files)))
         return files
     finally:

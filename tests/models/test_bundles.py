@@ -145,8 +145,23 @@ def test_only_plain_files(tmp_path, files, kind):
     else:
         (folder / ".odd").write_bytes(b"")
 
-    with pytest.raises(BundleError, match=r"odd|cannot read"):
+    with pytest.raises(
+        BundleError, match="'odd.txt' is a link" if kind in ("link", "dangling") else r"odd|cannot read"
+    ):
         archive.read(folder)
+
+
+def test_a_hard_link_is_the_file_that_it_is(tmp_path, files):
+    """Package installers make them; its content is read once and must be what was signed, like any other."""
+    archive.place(files, tmp_path / "pixel")
+    (tmp_path / "elsewhere").write_bytes(b"secret")
+    assert bundle.load(tmp_path / "pixel", TRUSTED).files == files
+    (tmp_path / "again").hardlink_to(tmp_path / "pixel" / "pixel.onnx")
+    assert bundle.load(tmp_path / "pixel", TRUSTED).files == files
+    (tmp_path / "pixel" / "notes.txt").hardlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(BundleError, match="changed after"):
+        bundle.load(tmp_path / "pixel", TRUSTED)
 
 
 def test_what_is_not_there_is_said(tmp_path):

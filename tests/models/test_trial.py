@@ -3,6 +3,7 @@
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge_agent.errors import ModelError
@@ -19,7 +20,10 @@ from tests.models.building import (
     helper,
     model_of,
     numpy_helper,
+    one_node,
+    pixel_onnx,
     value,
+    with_tensor,
     with_tflite,
 )
 
@@ -66,8 +70,6 @@ def endless():
         helper.make_node("Slice", ["flat", "from", "to", "axis"], ["two"]),
         helper.make_node("Loop", ["most", "true", "two"], ["y"], body=inner),
     ]
-    import numpy as np
-
     constants = [
         numpy_helper.from_array(np.array([0]), "from"),
         numpy_helper.from_array(np.array([2]), "to"),
@@ -89,8 +91,6 @@ def test_a_model_that_hangs_is_given_up():
 
 def hungry():
     """Sixteen gigabytes out of two numbers."""
-    import numpy as np
-
     nodes = [
         helper.make_node("ConstantOfShape", ["size"], ["big"]),
         helper.make_node("ReduceSum", ["big"], ["sum"], keepdims=0),
@@ -162,3 +162,29 @@ def test_nothing_stays_behind():
         trial.prove(unchecked(b"rubbish"), **SLOW)
 
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def context_elsewhere():
+    """A node that ONNX Runtime may read from another file: a compiled model, by its path."""
+    node = helper.make_node(
+        "EPContext", ["x"], ["y"], domain="com.microsoft", embed_mode=0, ep_cache_context=b"/etc/passwd", main_context=1
+    )
+    made = model_of(helper.make_graph([node], "context", [value("x", (1, 3, 1, 1))], [value("y", (1, 2))]))
+    made.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return made.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (context_elsewhere, "ONNX Runtime refuses the model"),
+        (lambda: one_node("Evil", shape=(1, 3, 1, 1)), "ONNX Runtime refuses the model"),
+        (lambda: pixel_onnx(weights=np.full((2, 3), np.nan, np.float32)), "'y' is not a number"),
+        (lambda: pixel_onnx(shape=(1, 3, 1 << 31, 1 << 31)), "ONNX Runtime refuses the model"),
+        (lambda: with_tensor(lambda tensor: tensor.dims.__setitem__(0, 1 << 40)), "ONNX Runtime refuses the model"),
+    ],
+)
+def test_what_passes_every_guard_fails_where_it_hurts_nobody(model, message):
+    """Files named by nodes, operators from elsewhere, NaN weights, sizes that overflow or are not there."""
+    with pytest.raises(ModelError, match=message):
+        trial.prove(unchecked(model()), **SLOW)
