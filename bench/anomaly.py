@@ -1,4 +1,8 @@
-"""Anomaly detectors against real data: ``python bench/anomaly.py skab|nab|motes|fit [--data FOLDER]``.
+"""Anomaly detectors against real data: ``python bench/anomaly.py skab|free|nab|motes|fit [--data FOLDER]``.
+
+``skab``: every labelled file that is there, all detectors, all networks, the curve over stated false alarms.
+``free``: the run of the same rig without anomalies: what the stated false alarms are worth, and faults planted in it.
+
 
 Each command prints a table and, last, one line of JSON. The data are not part of the project: they are looked for in
 ``EDGE_AGENT_DATA``, default ``../shared/data`` beside the repository.
@@ -12,8 +16,10 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
-from math import exp
+from itertools import pairwise
+from math import exp, pi, sin
 from pathlib import Path
+from random import Random
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,40 +53,44 @@ def skab_files(data):
         )
 
 
-def skab_fit(names, times, values, per_day):
+def skab_fit(names, times, values, per_day, rows=TRAINING_ROWS):
     from models.train.alignment import align
     from models.train.line import fit_line
 
-    series = {
-        name: (times[:TRAINING_ROWS], [row[index] for row in values[:TRAINING_ROWS]])
-        for index, name in enumerate(names)
-    }
+    series = {name: (times[:rows], [row[index] for row in values[:rows]]) for index, name in enumerate(names)}
     return fit_line(align(series, 1.0), per_day)
 
 
-def networks(fit):
-    """Name → bytes of the network, threshold."""
-    from models.train.graphs import baseline, line_graph
-
-    count, scales = len(fit.quantities), len(fit.parameters["fast_s"])
-    yield "line, int8", line_graph(count, scales, "int8"), 1.0
-    yield "line, fp32", line_graph(count, scales, "fp32"), 1.0
-    for kind in ("isolation-forest", "lof"):
-        yield kind, *baseline(kind, fit.rows)
-
-
-def skab_judge(fit, network, threshold, times, values):
-    from models.anomaly import LineDetector
+def sessions(fit):
+    """Name → session, threshold."""
     from models.onnx_session import OnnxSession
+    from models.tflite_session import TfliteSession
+    from models.train.graphs import baseline, line_graph
+    from models.train.line_tflite import line_tflite
 
-    detector = LineDetector(fit.quantities, fit.parameters, threshold, OnnxSession(network))
-    detector.resume(0.0, times[TRAINING_ROWS - 1])
-    said = []
-    for at_s, row in zip(times[TRAINING_ROWS:], values[TRAINING_ROWS:], strict=True):
+    size = len(fit.quantities), len(fit.parameters["fast_s"])
+    for precision in ("int8", "fp32"):
+        yield f"line, {precision} ONNX", OnnxSession(line_graph(*size, precision)), 1.0
+        yield f"line, {precision} TFLite", TfliteSession(line_tflite(*size, precision)), 1.0
+    for kind in ("isolation-forest", "lof"):
+        network, threshold = baseline(kind, fit.rows)
+        yield kind, OnnxSession(network), threshold
+
+
+def replay(fit, session, threshold, times, values, rows=TRAINING_ROWS):
+    """The judgements after the calibration, which ended just before them."""
+    from models.anomaly import LineDetector
+
+    detector = LineDetector(fit.quantities, fit.parameters, threshold, session)
+    detector.resume(0.0, times[rows - 1])
+    for at_s, row in zip(times[rows:], values[rows:], strict=True):
         for name, value in zip(fit.quantities, row, strict=True):
             detector.see(name, value, at_s)
-        said.append(detector.judge(at_s).label == "anomaly")
-    return said
+        yield detector.judge(at_s)
+
+
+def labels_of(*how):
+    return [said.label == "anomaly" for said in replay(*how)]
 
 
 def score_of(said, truth):
@@ -88,44 +98,129 @@ def score_of(said, truth):
     pairs = list(zip(said, truth, strict=True))
     tp, fp = pairs.count((True, True)), pairs.count((True, False))
     fn, tn = pairs.count((False, True)), pairs.count((False, False))
-    return 2 * tp / (2 * tp + fp + fn), fp / (fp + tn), fn / (fn + tp)
+    return 2 * tp / max(2 * tp + fp + fn, 1), fp / max(fp + tn, 1), fn / max(fn + tp, 1)
+
+
+def line_of(name, said, truth):
+    f1, far, mar = score_of(said, truth)
+    return f"{name:24} {f1:6.3f} {100 * far:7.2f} {100 * mar:7.2f}"
+
+
+def agreement(one, other):
+    return sum(a == b for a, b in zip(one, other, strict=True)) / len(one)
+
+
+INT8 = "line, int8 ONNX"
 
 
 def skab(arguments):
     files = list(skab_files(arguments.data))
     if not files:
         sys.exit(f"no labelled files under {arguments.data / 'skab' / 'data'}")
-    truth = [label for *_, labels in files for label in labels[TRAINING_ROWS:]]
-    said, spent = {}, 0.0
-    curve = {}
+    truths = [labels[TRAINING_ROWS:] for *_, labels in files]
+    truth = [label for labels in truths for label in labels]
+    by_file, said, spent, curve = [], {}, 0.0, {}
     for _, names, times, values, _ in files:
         fit = skab_fit(names, times, values, arguments.per_day)
-        for name, network, threshold in networks(fit):
+        for name, session, threshold in sessions(fit):
             begin = time.process_time()
-            said.setdefault(name, []).extend(skab_judge(fit, network, threshold, times, values))
-            spent += (time.process_time() - begin) * (name == "line, int8")
+            labels = labels_of(fit, session, threshold, times, values)
+            spent += (time.process_time() - begin) * (name == INT8)
+            said.setdefault(name, []).extend(labels)
+            if name == INT8:
+                by_file.append(labels)
         for per_day in (0.01, 0.1, 0.3, 1, 3, 10, 30, 100, 1000):
             other = skab_fit(names, times, values, per_day)
-            network = next(networks(other))
-            curve.setdefault(per_day, []).extend(skab_judge(other, *network[1:], times, values))
+            _, session, threshold = next(sessions(other))
+            curve.setdefault(per_day, []).extend(labels_of(other, session, threshold, times, values))
     print(
         f"SKAB, {len(files)} files, {len(truth)} judged rows, first {TRAINING_ROWS} rows of each are the calibration\n"
     )
     print(f"{'detector':24} {'F1':>6} {'FAR %':>7} {'MAR %':>7}")
     for name, labels in said.items():
-        f1, far, mar = score_of(labels, truth)
-        print(f"{name:24} {f1:6.3f} {100 * far:7.2f} {100 * mar:7.2f}")
-    print(f"\n{'stated false alarms/day':24} {'F1':>6} {'FAR %':>7} {'MAR %':>7}   (line, int8)")
+        print(line_of(name, labels, truth))
+    print(f"\n{'file, ' + INT8:24} {'F1':>6} {'FAR %':>7} {'MAR %':>7}")
+    for (name, *_), labels, right in zip(files, by_file, truths, strict=True):
+        print(line_of(name, labels, right))
+    print(f"\n{'stated false alarms/day':24} {'F1':>6} {'FAR %':>7} {'MAR %':>7}   ({INT8})")
     for per_day, labels in curve.items():
-        f1, far, mar = score_of(labels, truth)
-        print(f"{per_day:24g} {f1:6.3f} {100 * far:7.2f} {100 * mar:7.2f}")
-    agree = sum(a == b for a, b in zip(said["line, int8"], said["line, fp32"], strict=True)) / len(truth)
-    f1, far, mar = score_of(said["line, int8"], truth)
+        print(line_of(f"{per_day:g}", labels, truth))
+    f1, far, mar = score_of(said[INT8], truth)
     each_us = 1e6 * spent / len(truth)
+    int8 = agreement(said[INT8], said["line, fp32 ONNX"])
+    tflite = agreement(said[INT8], said["line, int8 TFLite"])
     print(
-        f"\nint8 and fp32 agree on {100 * agree:.2f} % of the rows; one judgement takes {each_us:.0f} µs of processor time"
+        f"\nint8 and fp32 agree on {100 * int8:.2f} % of the rows, ONNX and TFLite on {100 * tflite:.2f} %; "
+        f"one judgement takes {each_us:.0f} µs of processor time, at 1 Hz {each_us / 1e4:.3f} % of a core"
     )
-    return {"skab_f1": f1, "skab_far": far, "skab_mar": mar, "int8_agrees": agree, "judge_us": each_us}
+    found = {"skab_f1": f1, "skab_far": far, "skab_mar": mar, "int8_agrees": int8, "tflite_agrees": tflite}
+    return found | {"judge_us": each_us, "core_share_at_1_hz": each_us / 1e6}
+
+
+# --- the run without anomalies ---------------------------------------------------------------------------------------
+
+SHAPES = {  # of a planted fault, from its first to its last row: 0 to 1
+    "step": lambda share: float(share >= 0.0),
+    "ramp": lambda share: min(1.0, 4.0 * share),
+    "creep": lambda share: share,
+    "hump": lambda share: sin(pi * share),
+}
+FAULT = range(575, 975)
+
+
+def free_run(data):
+    header, *lines = (
+        line.split(";")
+        for line in (data / "skab" / "data" / "anomaly-free" / "anomaly-free.csv").read_text().splitlines()
+    )
+    return header[1:], [seconds(line[0]) for line in lines], [[float(cell) for cell in line[1:]] for line in lines]
+
+
+def planted(values, random):
+    """One to three quantities leave, by 8, 15 or 30 standard deviations of their means over ten rows."""
+    from statistics import fmean
+
+    changed = [list(row) for row in values]
+    shape = SHAPES[random.choice(sorted(SHAPES))]
+    for column in random.sample(range(len(values[0])), random.randint(1, 3)):
+        means = [fmean(row[column] for row in values[at : at + 10]) for at in range(0, TRAINING_ROWS, 10)]
+        size = fmean((after - before) ** 2 / 2 for before, after in pairwise(means)) ** 0.5
+        size *= random.choice((-1, 1)) * random.choice((8, 15, 30))
+        for at in FAULT:
+            changed[at][column] += size * shape((at - FAULT.start) / len(FAULT))
+    return changed
+
+
+def free(arguments):
+    names, times, values = free_run(arguments.data)
+    told = {}
+    print(f"{'calibrated on':>13} {'hours judged':>12} {'cases':>6} {'per day':>8} {'% of time':>9} {'longest s':>9}")
+    for rows, starts, judged in ((400, range(0, 8400, 700), 4000), (3600, range(0, 5000, 1000), 3400)):
+        hours = cases = open_rows = longest = 0
+        for start in starts:
+            part = times[start : start + rows + judged], values[start : start + rows + judged]
+            fit = skab_fit(names, *part, arguments.per_day, rows)
+            _, session, threshold = next(sessions(fit))
+            since = None
+            for at_s, said in zip(part[0][rows:], replay(fit, session, threshold, *part, rows), strict=True):
+                cases += said.details.get("case") == "opened"
+                open_rows += said.label == "anomaly"
+                since = (at_s if since is None else since) if said.label == "anomaly" else None
+                longest = max(longest, at_s - since if since is not None else 0)
+            hours += (part[0][-1] - part[0][rows]) / 3600
+        share = open_rows / (hours * 3600)
+        print(f"{rows:8} rows {hours:12.1f} {cases:6} {24 * cases / hours:8.1f} {100 * share:9.2f} {longest:9.0f}")
+        told |= {f"free_{rows}_cases_per_day": 24 * cases / hours, f"free_{rows}_open": share}
+    random, said, truth = Random(1), [], []
+    for start in range(0, 8200, 100):
+        part = times[start : start + 1150], planted(values[start : start + 1150], random)
+        fit = skab_fit(names, *part, arguments.per_day)
+        _, session, threshold = next(sessions(fit))
+        said += labels_of(fit, session, threshold, *part)
+        truth += [row in FAULT for row in range(TRAINING_ROWS, 1150)]
+    f1, far, mar = score_of(said, truth)
+    print(f"\n82 planted faults of 400 rows: F1 {f1:.3f}, FAR {100 * far:.2f} %, MAR {100 * mar:.2f} %")
+    return told | {"planted_f1": f1, "planted_far": far}
 
 
 # --- NAB -------------------------------------------------------------------------------------------------------------
@@ -244,7 +339,7 @@ def occupancy_series(data):
 def motes(arguments):
     from models.sanity import Sanity
 
-    late, false = [], 0
+    late, false, days = [], 0, 0.0
     print(f"{'series':24} {'hours':>6} {'event at':>9} {'found after':>12} {'false alarms':>13}")
     for name, rows in {**mote_series(arguments.data), **occupancy_series(arguments.data)}.items():
         sanity = Sanity(("temperature", "relative_humidity"))
@@ -260,9 +355,11 @@ def motes(arguments):
         if events:
             late.append(after)
         hours = (rows[-1][0] - rows[0][0]) / 3600
+        days += hours / 24 * name.startswith("office")
         print(
             f"{name:24} {hours:6.1f} {f'{events[0]:.0f} s' if events else '-':>9} {f'{after:.0f} s' if after is not None else '-':>12} {wrong:13}"
         )
+    print(f"\n{days:.1f} days of office")
     return {"motes_found_after_s": late, "motes_false_alarms": false}
 
 
@@ -298,7 +395,7 @@ def fit(_):
     return told
 
 
-COMMANDS = {"skab": skab, "nab": nab, "motes": motes, "fit": fit}
+COMMANDS = {"skab": skab, "free": free, "nab": nab, "motes": motes, "fit": fit}
 
 
 def main():

@@ -1,4 +1,4 @@
-"""What an eye costs with the shipped model of pitting: ``python -m bench.eye [--model NAME] [PICTURE…]``.
+"""What an eye costs with the shipped model of pitting: ``python -m bench.eye [--variant V] [PICTURE…]``.
 
 Time: one JPEG of 1280 x 720 to its verdict (decode, gate, preprocessing, session, doubt, plan of evidence), over the
 bare decode and the bare call of the runtime with ready numbers, in turns; processor time, lower quartile.
@@ -34,7 +34,7 @@ from edge_agent.mark import Mark
 from edge_agent.roster import Asked
 from edge_agent.stages.eye import Eye as Parent
 from edge_agent.triggers import Occasion
-from models import bundle, keys
+from models import bundle, choice, keys
 from models.preprocess import Preprocess
 from models.releases import SHIPPED
 
@@ -81,7 +81,7 @@ def frame_to_verdict(name, jpegs, folder):
     order = {"model": name, "asked": [entry], "candidate": None, "judgements": 1}
     deciding = opened(order, "cam", Mark.fresh(), clock, 60.0)
     found = bundle.load(SHIPPED / name, keys.trusted(Path(folder)))
-    judge = models.judge.load(found)
+    judge = models.judge.load(found, choice.chosen(Path(folder), found).variant)
     bare = (bare_onnx if judge.file.format == "onnx" else bare_tflite)(found.files[judge.file.name])
     turn = itertools.cycle(jpegs)
     ready = Preprocess(judge.card.input, judge.file, judge.session.inputs[0])(opencv.decode(jpegs[0], 10**8))
@@ -156,11 +156,15 @@ def memory(name, jpegs, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="pitting")
+    parser.add_argument("--variant", help="int8-onnx or int8-tflite; default: the card's first that runs here")
     parser.add_argument("pictures", nargs="*", type=Path)
     options = parser.parse_args()
     jpegs = pictures(options.pictures)
     be_thrifty()
     with tempfile.TemporaryDirectory() as folder:
+        if options.variant:
+            found = bundle.load(SHIPPED / options.model, keys.trusted(Path(folder)))
+            choice.keep(Path(folder), options.model, choice.Choice(sha256=found.sha256, variant=options.variant))
         print(json.dumps({"memory": memory(options.model, jpegs, folder)}), flush=True)
         print(json.dumps({"memory of the rule": memory("", jpegs, folder)}), flush=True)
         print(json.dumps({"time": frame_to_verdict(options.model, jpegs, folder)}), flush=True)

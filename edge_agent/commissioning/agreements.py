@@ -101,6 +101,7 @@ class Agreements:
         values = self.vectors.values[current]
         bits = -3.0 if values.min() < 0 else 0.0
         bits -= 10.0 if np.ptp(values) == 0 else 0.0
+        bits -= 8.0 if values.shape[1] == 3 and np.sum(values.any(axis=0)) < 2 else 0.0
         bits -= 4.0 if _restless(self.volts.values) > _restless(values) else 0.0  # it is the current that moves
         if self.clamps:
             if clamped(values, self.clamps, _CLOSE) is not None:

@@ -19,6 +19,7 @@ _EXACT: Final = 0.012  # of a power of ten, in log10: 2.8 %
 _HOLDS: Final = 0.65  # share of the readings: a load may step between two questions of one snapshot
 _FINEST: Final = 5e-7  # an agreement better than this says no more
 _STEP: Final = 0.45 * 0.434  # of a whole number, relative, in log10
+_LITTLE: Final = -1.3  # in log10, of the largest one
 _EACH: Final = 0.5  # and of each phase
 _MOST_BITS: Final = 18.0
 _MOVED_BITS: Final = 6.0
@@ -70,10 +71,14 @@ def logs(flat: Array, steps: Array) -> tuple[Array, Array]:
     return found, np.maximum(doubts, _FINEST / 4)
 
 
-def _agreeing(apart: Array, lefts: Array, doubts: Array, decade: Array, phases: int) -> tuple[Array, Array]:
+def _agreeing(lefts: Array, rights: Array, doubts: Array, decade: Array, phases: int) -> tuple[Array, Array]:
     """(which rows are a power of ten apart in most readings, bits of each). Shape: (n, snapshots × phases)."""
+    with np.errstate(invalid="ignore"):
+        apart = rights - lefts
     known = np.isfinite(apart)
-    judged = ~np.isnan(apart)  # zero where there should be something is a contradiction; zero and zero is not
+    # Zero where there should be much is a contradiction; zero and zero is none, nor is zero and next to nothing.
+    little = np.where(np.isneginf(lefts), rights - rights.max(axis=1)[:, None], lefts - lefts.max(axis=1)[:, None])
+    judged = ~np.isnan(apart) & (known | (little > _LITTLE))
     errors = np.where(known, np.abs(apart - decade[:, None]), np.nan)
     held = (errors <= _EXACT + doubts) & known
     good = (held.sum(axis=1) >= _HOLDS * judged.sum(axis=1)) & (known.sum(axis=1) >= 0.3 * apart.shape[1])
@@ -138,9 +143,7 @@ class Relations:
             return
         decade = np.round(apart[row, power])
         slack = doubts[row] + vectors.doubts[power]
-        with np.errstate(invalid="ignore"):
-            between = vectors.logs[power] - left[row]
-        good, bits = _agreeing(between, left[row], slack, decade, self.phases)
+        good, bits = _agreeing(left[row], vectors.logs[power], slack, decade, self.phases)
         for index in np.nonzero(good)[0]:
             factor, scale = factors[row[index]]
             found = int(power[index])
