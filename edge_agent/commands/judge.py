@@ -54,7 +54,7 @@ def _pictures(model: Any, given: Path) -> Iterator[dict[str, object]]:
     from drivers import opencv  # noqa: PLC0415 - only where there are pictures
 
     say = _judging(model)
-    for path in _files(given):
+    for path in pictures_in(given):
         try:
             image = opencv.decode(path.read_bytes(), _MOST_PIXELS)
         except CameraError as error:
@@ -65,7 +65,8 @@ def _pictures(model: Any, given: Path) -> Iterator[dict[str, object]]:
             yield {"file": str(path), **say(image)}
 
 
-def _files(given: Path) -> list[Path]:
+def pictures_in(given: Path) -> list[Path]:
+    """The picture, or those of a folder in the order of their names. Raises EdgeAgentError."""
     if not given.is_dir():
         if not given.exists():
             raise EdgeAgentError(f"there is no {given}")

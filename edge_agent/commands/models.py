@@ -1,4 +1,4 @@
-"""``edge-agent models list|verify|install|rollback``."""
+"""``edge-agent models list|verify|pack|install|rollback``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from edge_agent import readable
+from edge_agent.commands import pack
 from edge_agent.commands.bundles import TrustUnsigned, bundles_of_daemon, library, load, state_of, trusted_keys
 from edge_agent.commands.options import ConfigFile, Json, columns, print_json, screen, state_dir, who
 from edge_agent.errors import EdgeAgentError, ModelError
@@ -56,6 +57,7 @@ def register(app: typer.Typer) -> None:
             _show_proofs(found, proofs, "is good")
         return 0
 
+    pack.register(models)
     _register_changes(models)
 
 

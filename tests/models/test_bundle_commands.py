@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 
 from edge_agent.cli import main
 from edge_agent.clock import ManualClock
@@ -11,6 +12,7 @@ from edge_agent.settings import Section
 from edge_agent.vocabulary import ANOMALY, NORMAL, UNKNOWN, Judgement
 from models import archive, bundle, judge, keys, rows, trial
 from models.library import Library
+from models.train.graphs import line_graph
 from tests.models.building import (
     BLACK,
     STRANGER,
@@ -21,8 +23,10 @@ from tests.models.building import (
     card,
     golden_of,
     one_node,
+    pixel_onnx,
     with_tflite,
 )
+from tests.models.lines import line_card
 
 IN_A_CHILD = trial.prove
 CONFIG = "site: ulsan\nline: press-3\nstate_dir: state\n"
@@ -188,6 +192,86 @@ def test_an_unsigned_bundle_judges_only_for_who_vouches(place, tmp_path):
 
     assert place("judge", path, "white.png")[0] == 3
     assert place("judge", path, "white.png", "--trust-unsigned")[0] == 0
+
+
+# --- models of one's own
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A folder with a card without hashes and a model; and pictures."""
+    folder, pictures = tmp_path / "own", tmp_path / "pictures"
+    folder.mkdir()
+    pictures.mkdir()
+    (folder / "card.yaml").write_text(yaml.safe_dump(card()))
+    (folder / "pixel.onnx").write_bytes(pixel_onnx())
+    (folder / "LICENSE.txt").write_text("own")
+    picture(pictures / "good.png", WHITE)
+    picture(pictures / "pit.png", BLACK)
+    return folder
+
+
+@pytest.mark.parametrize("output", ["pixel.zip", "packed/pixel"])
+def test_own_models_become_a_bundle(place, tmp_path, own, output):
+    """Packed, signed by this machine, verified, installed and asked; the same input gives the same bytes."""
+    code, said = place("models", "pack", own, "pictures", "--output", output, "--json")
+    assert (code, json.loads(said)) == (0, {"bundle": output, "name": "pixel", "version": 1})
+
+    found = json.loads(place("models", "verify", output, "--json")[1])
+    assert (found["good"], found["variants"][0]["samples"]) == (True, 3)
+    assert place("models", "install", output)[0] == 0
+    lines = [json.loads(line) for line in place("judge", "pixel", "pictures")[1].splitlines()]
+    assert [line["label"] for line in lines] == ["good", "defect"]
+    first = archive.read(tmp_path / output)
+    assert place("models", "pack", own, "pictures", "--output", output)[0] == 0
+    assert archive.read(tmp_path / output) == first
+    assert first["LICENSE.txt"] == b"own"
+
+
+def test_who_has_a_key_signs_with_it(place, tmp_path, own):
+    """So that other machines, which trust that key, take it."""
+    (tmp_path / "key.pem").write_bytes(keys.private_pem(VENDOR))
+
+    assert place("models", "pack", own, "pictures", "--output", "p.zip", "--key", "key.pem")[0] == 0
+    found = json.loads(place("models", "verify", "p.zip", "--json")[1])
+    assert found["signed_by"] == keys.key_id(VENDOR.public_key())
+
+
+def test_own_models_of_rows_become_a_bundle_too(place, tmp_path, own):
+    """Their samples are a table."""
+    (own / "pixel.onnx").unlink()
+    card_ = line_card({"main.active_power": 100.0})
+    (own / "card.yaml").write_text(yaml.safe_dump(card_))
+    (own / "int8.onnx").write_bytes(line_graph(1, 1, "int8"))
+    (tmp_path / "rows.csv").write_text(
+        "time,main.active_power\n" + "".join(f"{n / 10},{100 if n < 30 else 900}\n" for n in range(60))
+    )
+
+    assert place("models", "pack", own, "rows.csv", "--output", "line.zip")[0] == 0
+    assert place("models", "verify", "line.zip")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "message"),
+    [
+        (lambda own: (own / "card.yaml").unlink(), 1, "has no card.yaml"),
+        (lambda own: (own / "card.yaml").write_text("a: [\n"), 1, "card.yaml:"),
+        (lambda own: (own / "card.yaml").write_text("name: x\n"), 1, "names None among its files"),
+        (lambda own: (own / "card.yaml").write_text("name: x\nfiles: [1]\n"), 1, "names 1 among its files"),
+        (lambda own: (own / "pixel.onnx").unlink(), 1, "which is not there"),
+        (lambda own: (own / "pixel.onnx").write_bytes(b"nonsense"), 1, "pixel.onnx: is damaged ONNX"),
+        (lambda own: (own / "card.yaml").write_text(yaml.safe_dump(card(colour=1))), 1, "colour"),
+        (lambda own: (own.parent / "pictures" / "pit.png").write_bytes(b"x"), 3, "pictures"),
+    ],
+)
+def test_what_cannot_be_packed_says_why(place, tmp_path, own, spoil, code, message):
+    """And nothing is written."""
+    spoil(own)
+
+    found, said = place("models", "pack", own, "pictures", "--output", "p.zip")
+
+    assert (found, message in said) == (code, True), said
+    assert not (tmp_path / "p.zip").exists()
 
 
 # --- rows
