@@ -79,6 +79,9 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read it has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = WRONG
+    except PermissionError as error:
+        say(f"edge-agent: not allowed: {error.filename or error} (run it with sudo, or join the group edge-agent)")
+        code = IMPOSSIBLE
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except typer.Exit as leave:

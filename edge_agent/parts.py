@@ -5,10 +5,10 @@ A part that the config does not ask for is not even imported.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 from edge_agent.broker import MqttSettings
@@ -47,7 +47,8 @@ def wanted(line: Line, config: Config, state: State) -> dict[str, tuple[str, Cal
     if judging := {name: section for name, section in config.models.items() if section.devices}:
         want("models", judging, partial(_judge, line, config, judging))
     # Alarms that were taken out of the config are ended aloud: they may stand retained at the broker.
-    if config.alarms or config.outputs or _is_there(config.state_dir / ALARMS_FILE):
+    # A folder that may not be looked into has none for us.
+    if config.alarms or config.outputs or os.path.exists(config.state_dir / ALARMS_FILE):  # noqa: PTH110
         outputs = [(plan.kind, plan.settings) for plan in config.outputs.values()]
         want("alarms", (config.alarms, outputs, _quiet_s(config)), partial(_alarms, line, config))
     return parts
@@ -173,11 +174,3 @@ def _publisher(line: Line, config: Config, settings: MqttSettings, state: State,
     # Name resolution, TCP and TLS may each take their time before a step is made again.
     worker = Worker("publish", publisher.body, line.health, line.clock, max_silence_s=90.0, wake=publisher.wake)
     return Part(fingerprint, [worker], close, publisher)
-
-
-def _is_there(path: Path) -> bool:
-    """A folder that may not be looked into has nothing for us."""
-    try:
-        return path.exists()
-    except OSError:
-        return False

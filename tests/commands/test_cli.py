@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import pytest
 from edge_agent.__main__ import run
 from edge_agent.cli import VERBS, main
 from edge_agent.commands.status import buffer, show
+from edge_agent.control import socket_path
 
 ROOT = Path(__file__).parent.parent.parent
 GROUPS = {"alarms": ("list", "ack", "shelve"), "probe": ("modbus", "i2c"), "train": ("defects",)}
@@ -112,7 +115,62 @@ def test_one_verb_does_not_load_the_others():
     """Asking for the version costs no tables, no models and no MQTT."""
     code = "import edge_agent.cli, sys; edge_agent.cli.main(['version', '--json']); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert not {"numpy", "cv2", "gpiozero", "smbus2", "amqtt"} & set(done.stdout.split())
+    assert not {"numpy", "cv2", "gpiozero", "smbus2", "amqtt", "paho"} & set(done.stdout.split())
+
+
+@pytest.fixture
+def closed(place, monkeypatch):
+    """A state folder that only the service may look into, and an engineer who is not it."""
+    look = os.stat
+    folder = place.folder / "state"
+
+    def refuse(path, *arguments, **more):
+        if isinstance(path, str | os.PathLike) and folder in Path(path).parents:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return look(path, *arguments, **more)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    monkeypatch.chdir(place.folder)
+    return folder
+
+
+@pytest.mark.parametrize("arguments", [["export"], ["models", "list"]], ids=" ".join)
+def test_what_is_not_allowed_is_said(closed, capsys, arguments):
+    """Exit code 3, what it was, and what to do: sudo, or the group; no traceback."""
+    assert main(arguments) == 3
+    said = capsys.readouterr().err
+    assert str(closed) in said
+    assert "sudo" in said
+
+
+def test_a_wrong_config_is_said_also_where_no_last_good_one_may_be_looked_for(place, closed, capsys):
+    """The mistakes, not the folder."""
+    place.config.write_text("site: ulsan\nstate_dir: state\n")
+    assert main(["run"]) == 2
+    assert "line" in capsys.readouterr().err
+    assert closed.name == "state"
+
+
+def test_a_folder_that_may_not_be_looked_into_fails_the_check_with_a_hint(place, capsys, monkeypatch):
+    """Whoever may not write there is told to check as who may."""
+
+    def refuse(**_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("edge_agent.inspection.machine.tempfile.NamedTemporaryFile", refuse)
+    assert main(["check", "--config", str(place.config), "--json"]) == 1
+    assert "sudo -u edge-agent" in capsys.readouterr().out
+
+
+def test_a_socket_that_may_not_be_looked_for_is_the_service_s(monkeypatch):
+    """On a machine with the service an ordinary user is told that he may not ask, not that nobody is there."""
+
+    def refuse(*_, **__):
+        raise PermissionError
+
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    monkeypatch.setattr(Path, "exists", refuse)
+    assert socket_path(Path("/var/lib/edge-agent")) == Path("/run/edge-agent/control.sock")
 
 
 def test_the_buffer_is_told_in_days():
