@@ -117,7 +117,7 @@ class Database:
         db.execute("PRAGMA journal_size_limit=4194304")
         db.execute("PRAGMA secure_delete=OFF")  # Debian turns it on; it writes every deleted page once more
         db.execute("PRAGMA temp_store=MEMORY")
-        db.execute("PRAGMA cache_size=-512")
+        db.execute("PRAGMA cache_size=-256")  # more than a commit touches
         self._quick_check(db)
         with transaction(db):
             if version == 0:
@@ -187,7 +187,7 @@ class Database:
                 )
                 db.execute("PRAGMA wal_autocheckpoint=0")
             db.execute("PRAGMA query_only=1")
-            db.execute("PRAGMA cache_size=-512")
+            db.execute("PRAGMA cache_size=-64")
         except sqlite3.Error as error:
             raise spool_error(error, self.path) from error
         return db
