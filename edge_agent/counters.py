@@ -8,7 +8,7 @@ rolled over, or belongs to another meter now is an event too. Energy is never ne
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from math import inf, isnan, nan
+from math import ceil, inf, isnan, log10, nan
 from typing import Any, Final, NamedTuple
 
 from edge_agent.clock import NS, Stamp, iso
@@ -23,6 +23,9 @@ RESTART: Final = "counter-restart"
 
 _NOISE: Final = 1e-6  # relative; a float32 counter may step back by its own rounding
 _NEARLY_FULL: Final = 0.9  # of what the register holds: from here on a fall may be a roll-over
+_DISPLAY_FULL: Final = 0.999  # the same of a display: so near to a power of ten no reset happens by chance
+_JUST_BEGUN: Final = 0.002  # and so little was counted over it
+_SMALLEST_DISPLAY: Final = 1e7  # Wh: no meter begins again before 9999.99 kWh
 _NOTHING: Final = -1.0
 _DECIMALS: Final = 6
 
@@ -129,10 +132,23 @@ class Count:
         ends = {"before": before, "after": value}
         if value >= before:
             return self._gap(value - before, at) if allowed == inf else self._event(JUMP, **ends)
-        span = self._span
-        if span is not None and _NEARLY_FULL * span <= before <= span and span - before + value <= allowed:
+        span = self._rolled(value, allowed)
+        if span is not None:
             return self._event(ROLLOVER, **ends, amount=round(span - before + value, _DECIMALS), **self._hole(at))
         return self._event(RESET, **ends, **self._hole(at))
+
+    def _rolled(self, value: float, allowed: float) -> float | None:
+        """What the counter holds, if it was nearly full before and has begun again; None if it has not.
+
+        Either its register was full, or its display: at a power of ten of its own steps.
+        """
+        before, span = self.value, self._span
+        if span is not None and _NEARLY_FULL * span <= before <= span and span - before + value <= allowed:
+            return span
+        unit = self._step or 1.0
+        shown = unit * 10.0 ** ceil(log10(max(before / unit, 1.0)))
+        is_full = shown >= _SMALLEST_DISPLAY and before >= _DISPLAY_FULL * shown
+        return shown if is_full and shown - before + value <= min(allowed, _JUST_BEGUN * shown) else None
 
     def _gap(self, rise: float, at: Stamp) -> Event | None:
         hole = self._hole(at)

@@ -170,6 +170,31 @@ def test_a_register_that_is_full_begins_again():
     }
 
 
+@given(
+    st.integers(5, 9), st.sampled_from([1.0, 10.0, 100.0, 400.0]), st.integers(1, 9), st.integers(0, 9), st.booleans()
+)
+def test_a_display_that_is_full_begins_again(digits, step, before, after, restarts):
+    """999999.9 kWh and then 0.0 is a roll-over of so many digits, whatever the register could hold."""
+    limit = step * 10.0 ** max(digits, 7)
+    line = Line(ENERGY._replace(step=step, wraps=step * 2.0**63))
+    line.see(limit - before * step)
+    if restarts:
+        line.restart(down_s=60)
+    line.see(after * step, 60.0)
+    (event,) = line.see((after + 1) * step, 60.0).events
+    assert (event["event"], event["amount"]) == (ROLLOVER, (before + after + 1) * step)
+    assert line.used == (before + after + 1) * step
+
+
+def test_a_reset_short_of_a_full_display_is_a_reset():
+    """990000 kWh and then 0 is no roll-over: so much cannot have been used in between."""
+    for before in (0.99e9, 9_999_999.0 / 10, 5e8):
+        line = Line()
+        line.see(before)
+        line.see(5.0)
+        assert [event["event"] for event in line.see(6.0).events] == [RESET]
+
+
 def test_a_reset_is_no_roll_over():
     """From the middle of the register, or further than the power allows, a fall is a reset."""
     for before, after in ((FULL / 2, 5.0), (FULL - 100, FULL / 2)):

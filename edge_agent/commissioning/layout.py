@@ -22,6 +22,7 @@ from edge_agent.commissioning.voltages import Volts
 
 _FLOAT_AMPS: Final = (0, -3)  # a meter that has floats gives amperes, or milliamperes
 _FOLLOWED: Final = 12  # combinations of one voltage that are looked at closely
+_LEAST, _HALF, _MOST = 0.03, 0.5, 1.03  # of the apparent power
 _MOST_READINGS: Final = 0.8
 _DISTORTED: Final = 0.08  # harmonics make S so much larger than P and Q say
 _VOLTAGES: Final = 12  # candidates that are followed up
@@ -121,77 +122,83 @@ class _Proposals:
         scale = self._scale(layout, amps)
         groups.append(Group("current", self._vectors.places[match.current], scale))
         layout.evidence.append(f"currents at {self._vectors.places[match.current][0].at:#06x}")
-        if apparent is not None and (factor is not None or self._vectors.values[apparent.power].min() >= 0):
+        power = factor.power if factor is not None else self._unproven(layout, match, scale)
+        if apparent is not None and apparent.power != power:
             places = self._vectors.places[apparent.power]
             groups.append(Group("apparent_power", places, scale / 10.0**apparent.decade))
             layout.evidence.append(f"volts × amps stand as apparent power at {places[0].at:#06x}")
-        groups += self._powers(layout, factor, apparent, scale)
+        if factor is not None:
+            groups.append(Group("power_factor", self._vectors.places[factor.factor], factor.scale, signed=True))
+            layout.evidence.append("power = volts × amps × power factor")
+        if power is not None:
+            used = {power, match.current}
+            used |= {factor.factor} if factor is not None else set()
+            used |= {apparent.power} if apparent is not None else set()
+            groups += self._powers(layout, match, power, scale, used)
         groups += self._totals(layout, groups)
         layout.score += sum(group.bits for group in groups)
         layout.score += self._settle(layout, groups) + self._frequency(layout)
         return layout
 
-    def _powers(self, layout: Layout, factor: Match | None, apparent: Match | None, amperes: float) -> list[Group]:
-        vectors, found = self._vectors, list[Group]()
-        if factor is not None:
-            index, scale, bits = factor.power, amperes / 10.0**factor.decade, 0.0
-            found.append(Group("power_factor", vectors.places[factor.factor], factor.scale, signed=True))
-            layout.evidence.append(f"power = volts × amps × power factor at {vectors.places[index][0].at:#06x}")
-        else:
-            assert apparent is not None  # noqa: S101 - one of them is there
-            scale = amperes / 10.0**apparent.decade
-            best = self._pair(apparent, scale)
-            if best is None:
-                return []
-            index, bits = best[1], 0.0  # what proves it is counted with the reactive power and the sum
-            layout.evidence.append(f"power within volts × amps at {vectors.places[index][0].at:#06x}")
-            layout.assumed.append("that the power is not the reactive power: they look alike without power factors")
-        found.append(Group("active_power", vectors.places[index], scale, signed=True, bits=bits))
-        used = [index, *(match.current for match in (factor, apparent) if match)]
-        used += [factor.factor] if factor else []
-        used += [apparent.power] if apparent else []
-        current = (factor or apparent).current  # type: ignore[union-attr]
-        through = self._volts.values * np.abs(vectors.values[current]) * amperes
-        for bits, other in companions.reactive(vectors.values[index] * scale, through, scale, vectors):
+    def _powers(self, layout: Layout, match: Match, power: int, amperes: float, used: set[int]) -> list[Group]:
+        """Active power, and the reactive power beside it."""
+        vectors, scale = self._vectors, amperes / 10.0**match.decade
+        found = [Group("active_power", vectors.places[power], scale, signed=True)]
+        layout.evidence.append(f"power at {vectors.places[power][0].at:#06x}")
+        through = self._volts.values * np.abs(vectors.values[match.current]) * amperes
+        for bits, other in companions.reactive(vectors.values[power] * scale, through, scale, vectors):
             if other not in used:
                 found.append(Group("reactive_power", vectors.places[other], scale, signed=True, bits=bits))
                 layout.evidence.append(f"P² + Q² = S² with the reactive power at {vectors.places[other][0].at:#06x}")
                 break
         return found
 
-    def _pair(self, apparent: Match, scale: float) -> tuple[float, int] | None:
-        """Power without power factors: it is never more than S, goes with it, and P² + Q² = S² with another."""
-        vectors = self._vectors
+    def _unproven(self, layout: Layout, apparent: Match, amperes: float) -> int | None:
+        """Power without power factors: it is never more than S, goes with it, and P² + Q² = S² with another.
+
+        S itself, where nothing else is like it: a load with a power factor of one.
+        """
+        vectors, scale = self._vectors, amperes / 10.0**apparent.decade
         if vectors.values[apparent.power].min() < 0:
-            return 0.0, apparent.power  # no apparent power is negative: the load has a power factor of one
+            return apparent.power  # no apparent power is negative
         size = np.abs(vectors.values[apparent.power]) * scale
-        used = apparent.current, apparent.power
-        best: tuple[float, int] | None = None
+        ranked = []
         for index in self._agreements.near:
             values = np.abs(vectors.values[index]) * scale
             level = float(values.sum() / size.sum())
-            if index in used or not self._agreements.goes_with(apparent.current, index):
+            if index == apparent.current or not self._agreements.goes_with(apparent.current, index):
                 continue
-            if not 0.03 < level <= 1.03 or np.mean(values <= 1.03 * size + scale) < _MOST_READINGS:
+            if not _LEAST < level <= _MOST or np.mean(values <= _MOST * size + scale) < _MOST_READINGS:
                 continue
-            bits = (
-                max(self._agreements.taste(place) for place in vectors.places[index])
-                - self._agreements.distance(index) / 30
-            )
-            alike = {(place.type[1:], place.stride) for place in vectors.places[apparent.power]}
-            bits += 6.0 if any((place.type[1:], place.stride) in alike for place in vectors.places[index]) else 0.0
-            whole = values.sum(axis=1)
-            bits += 8 * float(np.ptp(whole) / whole.max()) + 2 * level  # it moves more than reactive power does
-            pairs = companions.reactive(values, size, scale, vectors, _DISTORTED)
-            pair = next(((b, other) for b, other in pairs if other not in (*used, index)), None)
-            if pair is not None:  # the two look alike; tables name power first
-                bits += pair[0] - (8.0 if vectors.places[pair[1]][0].at < vectors.places[index][0].at else 0.0)
-            else:
-                own = companions.total(vectors.values[index], scale, self._singles, vectors.places[index][0])
-                bits += own.bits if own is not None and own.scale == scale else 0.0
-            if best is None or bits > best[0]:
-                best = bits, index
-        return best
+            if self._is_apart(index, apparent.power):
+                proof, bits = self._proof(index, apparent.power, values, size, scale)
+                ranked.append((bits + 2 * level, index, proof or level > _HALF))
+        _, index, is_like = max(ranked, default=(0.0, apparent.power, False))
+        if not is_like:
+            return apparent.power
+        layout.assumed.append("that the power is not the reactive power: they look alike without power factors")
+        return index
+
+    def _proof(self, index: int, apparent: int, values: Array, size: Array, scale: float) -> tuple[bool, float]:
+        """Whether a vector is a power for sure, active or reactive; and what speaks for the active one."""
+        vectors, beside = self._vectors, self._vectors.places[index][0]
+        bits = max(self._agreements.taste(place) for place in vectors.places[index])
+        bits -= self._agreements.distance(index) / 30
+        alike = {(place.type[1:], place.stride) for place in vectors.places[apparent]}
+        bits += 6.0 if any((place.type[1:], place.stride) in alike for place in vectors.places[index]) else 0.0
+        whole = values.sum(axis=1)
+        bits += 8 * float(np.ptp(whole) / whole.max())  # it moves more than reactive power does
+        for more, other in companions.reactive(values, size, scale, vectors, _DISTORTED):
+            if other != index and self._is_apart(other, apparent) and self._is_apart(other, index):
+                # The two look alike; tables name power first.
+                return True, bits + more - (8.0 if vectors.places[other][0].at < beside.at else 0.0)
+        own = companions.total(vectors.values[index], scale, self._singles, beside)
+        is_summed = own is not None and own.scale == scale
+        return is_summed, bits + (own.bits if own is not None and is_summed else 0.0)
+
+    def _is_apart(self, one: int, other: int) -> bool:
+        places = self._vectors.places
+        return any(not mine.overlaps(theirs) for mine in places[one] for theirs in places[other])
 
     def _totals(self, layout: Layout, groups: Sequence[Group]) -> list[Group]:
         if self._volts.phases == 1:
