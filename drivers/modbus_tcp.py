@@ -53,7 +53,7 @@ class TcpExchange:
         self._tid = 0
         self._limit_ns = 0  # what the socket's receive timeout is now
         self._free_at_ns = 0
-        self._buffer = bytearray(4096)
+        self._buffer = bytearray(1024)  # the longest frame has 260; there may be a hundred such lines
         self._view = memoryview(self._buffer)
         self._filled = 0
 
