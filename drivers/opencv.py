@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _COMPLAINT = re.compile(r"^(?:Corrupt JPEG data|Premature end of JPEG)[^\n]*", re.MULTILINE)
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes")
 _HARMLESS_BYTES = 16
+_STRIP = 32  # rows
 _RED = (0, 0, 255)  # BGR
 _stderr_lock = Lock()
 
@@ -127,8 +128,10 @@ def glow(image: Image, region: tuple[int, int, int, int], levels: Sequence[str])
     part = image[top : top + high, left : left + wide]
     cells = np.array([[int(level, 16) * 8 for level in row] for row in levels], np.uint8)
     heat = cv2.resize(cells, part.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    blue, green, red = cv2.split(part)
-    cv2.merge([cv2.subtract(blue, heat), cv2.subtract(green, heat), cv2.add(red, heat)], dst=part)
+    for top in range(0, part.shape[0], _STRIP):  # whole, it would take the memory of three more pictures
+        strip, hot = part[top : top + _STRIP], heat[top : top + _STRIP]
+        blue, green, red = cv2.split(strip)
+        strip[:] = cv2.merge([cv2.subtract(blue, hot), cv2.subtract(green, hot), cv2.add(red, hot)])
 
 
 def resize(image: Image, width: int, height: int) -> Image:
