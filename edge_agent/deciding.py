@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any, Final
@@ -25,6 +26,7 @@ from models.chain import Chain, answer
 
 SAME: Final = 0.95
 """Of the judgements that both make: the least share that a candidate must share with the one who decides."""
+_FEWEST: Final = 2  # of a label: who never says "defect" agrees with anybody on a line that makes few of them
 _SLOWER: Final = 2.0  # times as slow as the old one is too slow …
 _SLOW_MS: Final = 10.0  # … if anybody would notice
 _PATIENCE: Final = 10  # times the judgements that are wanted, and it has not decided often enough
@@ -113,6 +115,8 @@ class _Beside:
         self._wanted = judgements
         self._clock = clock
         self._asked = self._both = self._same = 0
+        self._given: Counter[str] = Counter()  # by the one who decides: label → how often …
+        self._shared: Counter[str] = Counter()  # … and how often by the candidate too
         self._old_ms: list[float] = []
         self._new_ms: list[float] = []
 
@@ -131,6 +135,9 @@ class _Beside:
         if said.label != UNKNOWN and (failed or old.label != UNKNOWN):
             self._both += 1
             self._same += failed or said.label == old.label
+            if not failed:
+                self._given[old.label] += 1
+                self._shared[old.label] += said.label == old.label
             self._new_ms.append(took_ms)
             self._old_ms.append(old.latency_ms or 0.0)
         if self._both >= self._wanted:
@@ -143,6 +150,9 @@ class _Beside:
         share, old, new = self._same / self._both, _p95(self._old_ms), _p95(self._new_ms)
         if share < SAME:
             return False, f"it agrees in {share:.1%} of {self._both} judgements only"
+        for label, given in self._given.items():
+            if given >= _FEWEST and self._shared[label] < given / 2:
+                return False, f"of {given} that are {label} now, it says so of {self._shared[label]} only"
         if new > _SLOWER * old and new > _SLOW_MS:
             return False, f"it takes {new:.1f} ms instead of {old:.1f} ms"
         return True, f"it agrees in {share:.1%} of {self._both} judgements, {new:.1f} ms instead of {old:.1f} ms"
