@@ -46,9 +46,9 @@ def register(app: typer.Typer) -> None:
                 return 2
             raise
         scene = Scene(plan, clock, {} if offline else _daemon(plan.state_dir))
-        first = Finding(
-            OK, str(path), f"{len(plan.devices)} devices, {len(plan.cameras)} cameras, {len(plan.alarms)} alarms"
-        )
+        parts = {"device": plan.devices, "camera": plan.cameras, "alarm": plan.alarms}
+        counts = (f"{len(part)} {word}{'s' * (len(part) != 1)}" for word, part in parts.items())
+        first = Finding(OK, str(path), ", ".join(counts))
         findings = [first, *_look(_offline(scene) if offline else _everything(scene), quiet=json_)]
         if json_:
             print_json({"config": str(path), "findings": [asdict(finding) for finding in findings]})
