@@ -152,7 +152,8 @@ class Count:
 
     def _gap(self, rise: float, at: Stamp) -> Event | None:
         hole = self._hole(at)
-        return self._event(GAP, **hole, amount=round(rise, _DECIMALS)) if hole and rise > 0 else None
+        before = self.value
+        return self._event(GAP, **hole, before=before, amount=round(rise, _DECIMALS)) if hole and rise > 0 else None
 
     def _hole(self, at: Stamp) -> Event:
         """From when to when nothing was counted in; nothing if somebody looked all the time."""
@@ -190,11 +191,14 @@ def _joined(known: Origin | None, now: Origin | None) -> Origin | None:
 
 
 def used(before: float, after: float, events: Collection[Mapping[str, Any]]) -> float:
-    """What was used between two believed values of one counter, ``events``: of its quantity, at the second one."""
+    """What was used between two believed values of one counter, ``events``: of its quantity, at the second one.
+
+    After a kill an event begins at the last count on the disk, up to a minute before the last one that was told.
+    """
     for event in events:
         match event["event"]:
-            case "energy-gap" | "counter-rollover":
-                return float(event["amount"])
+            case "counter-rollover":
+                return float(event["amount"]) - max(0.0, before - event["before"])
             case "counter-reset":
                 return after
             case "counter-jump" | "meter-swap" | "counter-restart":

@@ -123,6 +123,7 @@ def test_what_was_used_while_we_were_down_belongs_to_the_gap():
         "quantity": "energy_import",
         "from": iso(began),
         "to": iso(reading.at.wall_ms),
+        "before": 1000.0,
         "amount": 5000.0,
     }
     assert line.see(6001.0).events == ()

@@ -149,8 +149,8 @@ class Scan:
             for step in range(1, _HOLE + 1):
                 at = edge + step - 1 if way > 0 else edge - step - count + 1
                 data = self._ask(fc, at, count)
-                if data is not None:
-                    return None if self._is_filler(data) else at
+                if data is not None and not self._is_filler(data):
+                    return at
         return None
 
     @staticmethod

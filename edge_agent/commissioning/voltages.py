@@ -43,6 +43,7 @@ def candidates(words: Words) -> list[Volts]:
     for each in threes:
         each.lines = next((other for other in threes if _is_line(each, other)), None)
         each.score += 10.0 if each.lines else 0.0
+        each.score -= 6.0 if any(_begins_with_mean(each, other) for other in threes) else 0.0
     threes = [each for each in threes if each.values.mean() < _HIGHEST]
     return sorted(threes, key=lambda each: -each.score) + ones
 
@@ -109,6 +110,14 @@ def _is_line(volts: Volts, other: Volts) -> bool:
     a, b, c = (volts.values[..., index] for index in range(3))
     right = np.stack([np.sqrt(x * x + y * y + x * y) for x, y in ((a, b), (b, c), (c, a))], axis=-1)
     return float(np.quantile(np.abs(other.values / right - 1), 0.8)) < 0.012 and other.scale == volts.scale
+
+
+def _begins_with_mean(volts: Volts, other: Volts) -> bool:
+    """Whether the first is the mean of three others, of which the first two follow it: it is no phase's own."""
+    if other.scale != volts.scale or not np.array_equal(other.values[..., :2], volts.values[..., 1:]):
+        return False
+    apart = np.abs(other.values.mean(axis=-1) - volts.values[..., 0])
+    return bool(np.quantile(apart, 0.8) <= (0.02 if volts.places[0].is_float else volts.scale))
 
 
 def strides(volts: Volts) -> dict[str, set[int]]:
