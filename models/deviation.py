@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 OWN: Final = 0
 REST: Final = 1
 MEMORY: Final = 10.0  # long is so many times as slow as slow
-_SETTLED: Final = 2.0  # fast time constants after an absence, until its mean is one again
+_SETTLED: Final = 0.75  # of what a fast mean is made of must be readings that came
+_YOUNG: Final = 2.0  # fast time constants: a mean that takes everything as it comes
 _NEARLY_ALWAYS: Final = 0.95
 _MEANS: Final = ("fast", "slow", "long")
 LARGEST: Final = 1.0 + log(8.0)  # a row is cut here: eight times the limit
@@ -98,7 +99,7 @@ class Deviations:
         self._coverage = np.zeros(shape)  # in which share of the time that the baseline remembers it was there
         self._present_s = np.full(count, -np.inf)
         self._last_s: float | None = None
-        self._there_s = np.zeros(count)  # without interruption
+        self._there = np.zeros(shape)  # in which share of the time that ``fast`` remembers it was there
         self._elapsed_s = np.zeros(count)  # since it was last there: the value stands for all of that time
         self._present = np.zeros(count, bool)
 
@@ -120,16 +121,17 @@ class Deviations:
         there = 1.0 - np.exp(-step_s / self._slow_s)
         self._coverage = np.where(anew, 0.0, self._coverage + there * (self._present - self._coverage))
         self._present_s = np.where(self._present, now_s, self._present_s)
-        self._there_s = np.where(self._present, self._there_s + step_s, 0.0)
+        self._there = self._there + (1.0 - np.exp(-step_s / self._fast_s)) * (self._present - self._there)
         self.fast = self.fast + self._gain(self._fast_s) * self._within_reach(value)
-        settled = self._there_s >= _SETTLED * self._fast_s
-        return np.where(settled & (self.seen_s >= self._slow_s), self.fast - self.slow, np.nan)
+        return np.where(
+            self._present & (self._there >= _SETTLED) & (self.seen_s >= self._slow_s), self.fast - self.slow, np.nan
+        )
 
     def _within_reach(self, value: Array) -> Array:
         self.surprise = np.where(self._present, value - self.fast, 0.0)
         far = np.abs(self.surprise) > self._reach
         self._beyond_s = np.where(far, self._beyond_s + self._elapsed_s, 0.0)
-        believed = (self._beyond_s > self._fast_s) | (self.seen_s < _SETTLED * self._fast_s)
+        believed = (self._beyond_s > self._fast_s) | (self.seen_s < _YOUNG * self._fast_s)
         reach = np.where(believed, np.inf, self._reach)
         near: Array = np.clip(self.surprise, -reach, reach)
         return near
@@ -170,20 +172,19 @@ class Deviations:
 
     def memory(self) -> dict[str, Any]:
         """All of it, to go on from exactly here; None for what never was. ``recall`` takes it back."""
-        per_scale = (self.fast, self.slow, self.long, self.seen_s, self._coverage, self._beyond_s)
-        arrays = (*per_scale, self._present_s, self._there_s)
+        per_scale = (self.fast, self.slow, self.long, self.seen_s, self._coverage, self._beyond_s, self._there)
+        arrays = (*per_scale, self._present_s)
         return {"arrays": [_plain(array) for array in arrays], "last_s": self._last_s}
 
     def recall(self, memory: Mapping[str, Any]) -> None:
         """Raises ValueError, KeyError or TypeError for what does not fit, and then nothing has changed."""
-        like = (*[self.fast] * 6, self._there_s, self._there_s)
-        *known, present_s, there_s = (_array(each, form) for each, form in zip(memory["arrays"], like, strict=True))
+        like = (*[self.fast] * 7, self._present_s)
+        *known, present_s = (_array(each, form) for each, form in zip(memory["arrays"], like, strict=True))
         last_s = None if memory["last_s"] is None else float(memory["last_s"])
         if not all(np.isfinite(each).all() for each in known):
             raise ValueError("a mean is no number")
-        self.fast, self.slow, self.long, self.seen_s, self._coverage, self._beyond_s = known
+        self.fast, self.slow, self.long, self.seen_s, self._coverage, self._beyond_s, self._there = known
         self._present_s = np.where(np.isfinite(present_s), present_s, -np.inf)
-        self._there_s = np.where(np.isfinite(there_s), there_s, np.inf)
         self._last_s = last_s
 
     def restore(self, state: dict[str, Any], now_s: float) -> None:
@@ -194,7 +195,7 @@ class Deviations:
                 raise ValueError(f"{name} has the shape {array.shape}, not {self.fast.shape}")
             setattr(self, name, array)
         self._present_s[:] = now_s
-        self._there_s[:] = np.inf
+        self._there[:] = 1.0
         self._coverage[:] = 1.0
         self._last_s = now_s
 

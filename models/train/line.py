@@ -11,7 +11,8 @@ How a limit comes about, for every quantity and every scale:
 4. The limit is the root mean square times the quantile of Student's t with so many degrees of freedom: few looks
    make wide limits, and so does unsteady running (kurtosis). Its tail is the stated false alarms per day, shared
    among all looks of a day and all rows. A quantity that wanders further than its noise explains will wander further
-   still when it is watched for longer: its limit is wider by the root of that ratio.
+   still when it is watched for longer: its limit is wider by the root of that ratio, but never more than three times
+   all that it did in the calibration.
 5. What the others explain is measured on blocks that the weights have not seen.
 """
 
@@ -47,6 +48,7 @@ _RARELY: Final = 0.05
 _RIDGE: Final = 0.1  # of the correlation matrix: quantities that are almost the same must not cancel out
 _EXPLAINED: Final = 0.5  # the others must take half of it away, or the row is not worth its false alarms
 _EXPLAINING_LOOKS: Final = 16.0
+_WIDEST: Final = 3.0  # times all that the quantity did in the calibration
 _REACH: Final = 3.0  # root mean squares of what a reading brings
 _LOOKS_PER_WEIGHT: Final = 8.0  # weights from fewer looks explain the noise of the calibration
 
@@ -90,6 +92,7 @@ def fit_line(data: Aligned, false_alarms_per_day: float = 1.0) -> Fit:
     both = np.stack([own, remaining], axis=2)  # (N, K, 2, Q)
     limits, looks = _limits(both, resolution, duration_s, false_alarms_per_day)
     limits *= np.sqrt(wander(both, values, explained, data, fast_s))
+    limits = np.minimum(limits, _WIDEST * _span(values))
     for index, name in enumerate(data.quantities):
         if not limits[..., index].any():
             left_out.setdefault(name, "moves too slowly for so short a calibration")
@@ -132,6 +135,14 @@ def _resolution(values: Array) -> Array:
         if len(levels) > 1:
             steps[index] = np.diff(levels).min()
     return steps
+
+
+def _span(values: Array) -> Array:
+    """From the lowest to the highest value of each quantity; 0 where there is none."""
+    known = np.isfinite(values)
+    span = np.where(known, values, -np.inf).max(axis=0) - np.where(known, values, np.inf).min(axis=0)
+    found: Array = np.where(known.any(axis=0), span, 0.0)
+    return found
 
 
 def _replay(state: Deviations, times_s: Array, values: Array) -> tuple[Array, Array]:
@@ -258,11 +269,19 @@ def _warn(data: Aligned, duration_s: float, left_out: Mapping[str, str]) -> list
     warnings = [f"{name} is left out: {reason}" for name, reason in left_out.items()]
     if duration_s < SHORT_S * max(1.0, data.every_s):
         warnings.append(f"{duration_s / 60:.0f} minutes are short: limits are wide, and slow changes stay unseen")
+    gone: dict[str, list[str]] = {}
     for index, name in enumerate(data.quantities):
         missing = float(np.isnan(data.values[:, index]).mean())
         if 0.02 < missing < 0.5:
-            warnings.append(f"{name} was absent for {missing:.0%} of the time")
+            gone.setdefault(f"{missing:.0%}", []).append(name)
+    warnings += [f"{_several(names)} absent for {share} of the time" for share, names in gone.items()]
     return warnings
+
+
+def _several(names: list[str]) -> str:
+    """``a was``, ``a, b and 3 others were``."""
+    others = f" and {len(names) - 2} others" if len(names) > 2 else ""
+    return f"{', '.join(names[:2])}{others} {'were' if len(names) > 1 else 'was'}"
 
 
 def _report(

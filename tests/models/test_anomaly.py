@@ -235,6 +235,21 @@ def test_too_many_absent_quantities_are_unknown_and_an_open_case_stays(fit):
     assert said[355].details["since_s"] == said[299].details["since_s"]
 
 
+def test_one_reading_in_seven_missing_does_not_blind(fit):
+    """A line that loses every seventh reading is judged all the same, and its fault is found."""
+    values = normal(600, seed=18)
+    values[400:, 2] += 2.0
+    detector = detector_of(fit)
+    said = []
+    for step, row in enumerate(values):
+        for name, value in zip(NAMES, row, strict=True):
+            detector.see(name, None if step % 7 == 0 else float(value), float(step))
+        said.append(detector.judge(float(step)))
+    known = [each.label for step, each in enumerate(said) if step >= 200 and step % 7]
+    assert UNKNOWN not in known
+    assert said[-2].details["off"][0]["quantity"] == NAMES[2]
+
+
 def test_a_value_is_not_believed_for_longer_than_its_hold():
     """The last value stands until it is too old, and an explicit absence ends it at once."""
     holding = Holding([3.0, 30.0])
@@ -472,6 +487,14 @@ def test_openings_and_closings_take_turns(overs):
             said.append(brought)
             assert (brought == OPENED) == over == case.open
     assert said == [OPENED, CLOSED] * (len(said) // 2) + [OPENED] * (len(said) % 2)
+
+
+def test_what_comes_back_again_and_again_is_no_storm():
+    """Half a minute over in every 200 s for two hours: a handful of cases, each calm for longer before it closes."""
+    case = Case(3.0, 30.0)
+    brought = [case.step(at % 200 < 30, float(at)) for at in range(7200)]
+    assert 1 <= brought.count(OPENED) <= 5
+    assert [case.step(False, 7200.0 + at) for at in range(2000)].count(CLOSED) == 1
 
 
 def test_a_flickering_score_is_one_case():
