@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from pydantic import Field, ValidationError
@@ -44,6 +45,7 @@ class Choice(Section):
     measured: tuple[Measured, ...] = Field(default=(), description="The whole table.")
 
 
+_UNSTEADY: Final = 3.0  # times as long as half of them
 _ALIKE: Final = 1.1  # times as long is as good: then fewer threads, then what the card prefers
 
 
@@ -55,12 +57,17 @@ def choose(measured: Sequence[Measured]) -> Choice:
     fastest = min(each.p50_ms for each in usable)
     best = min((each for each in usable if each.p50_ms <= _ALIKE * fastest), key=lambda each: each.threads)
     why = f"{best.p50_ms:g} ms on {best.threads} thread{'s' if best.threads > 1 else ''}"
-    small = [each for each in measured if each.variant.startswith("int8")]
-    if best.variant.startswith("fp32") and small:
-        why += f"; int8 is not faster here ({min(each.p50_ms for each in small):g} ms)"
-        if not any(each in usable for each in small):
-            why = f"{why.partition(';')[0]}; int8 cannot be used here"
+    if best.variant.startswith("fp32") and any(each.variant.startswith("int8") for each in measured):
+        small = [each.p50_ms for each in usable if each.variant.startswith("int8")]
+        why += f"; int8 is not faster here ({min(small):g} ms)" if small else "; int8 cannot be used here"
+    if not is_steady(usable):
+        why += "; times varied much: measure again while nothing else keeps this board busy"
     return Choice(variant=best.variant, threads=best.threads, why=why, measured=tuple(measured))
+
+
+def is_steady(measured: Sequence[Measured]) -> bool:
+    """Whether the times say something of the models, and not of what else ran meanwhile."""
+    return median(each.p95_ms / max(each.p50_ms, 1e-6) for each in measured) <= _UNSTEADY
 
 
 def path_of(state_dir: Path, name: str) -> Path:

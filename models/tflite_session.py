@@ -50,18 +50,17 @@ class TfliteSession:
         ]
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        interpreter = self._interpreter
+        interpreter, said = self._interpreter, {}
         try:
             for entry, index in self._entries:
                 interpreter.set_tensor(index, entry(feeds))
             interpreter.invoke()
+            for name, exit_, index in self._exits:
+                said[name] = exit_(interpreter.get_tensor(index))
         except ModelError:
             raise
         except Exception as error:  # as above
             raise ModelError(f"TFLite failed: {_short(error)}") from error
-        said = {}
-        for name, exit_, index in self._exits:
-            said[name] = exit_(interpreter.get_tensor(index))
         return said
 
 

@@ -280,6 +280,17 @@ def test_inputs_and_outputs_are_there_and_have_names_of_their_own():
         session.load("tflite", tflite()[:at] + none + tflite()[at + 8 :])
 
 
+def test_an_output_that_nothing_writes_is_a_model_error():
+    """A file whose outputs are not what its operators make is found out when they are read."""
+    data = bytearray(tflite("fp32"))
+    data[114] = 0  # found by mutating: the runtime builds it, invokes it, and has nothing to show
+
+    loaded = session.load("tflite", bytes(data))
+
+    with pytest.raises(ModelError, match="TFLite failed"):
+        loaded.run({"x": X.reshape(1, 1, 1, 3)})
+
+
 def test_an_unknown_format_is_named():
     """There are two formats."""
     with pytest.raises(ModelError, match="onnx, tflite"):
