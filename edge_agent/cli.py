@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = WRONG
     except PermissionError as error:
-        say(f"edge-agent: not allowed: {error.filename or error} (run it with sudo, or join the group edge-agent)")
+        say(f"edge-agent: not allowed: {error.filename or error} (run it with sudo, or as the user edge-agent)")
         code = IMPOSSIBLE
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED

@@ -147,6 +147,8 @@ class History:
         if self._db is None:
             if not self._path.exists():
                 raise EdgeAgentError(f"there is no history at {self._path}", hint="has the daemon ever run here?")
+            with self._path.open("rb"):
+                pass  # the database would not say that it is not allowed
             self._db = Database(self._path).reader()
         return self._db
 

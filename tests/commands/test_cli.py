@@ -136,7 +136,7 @@ def closed(place, monkeypatch):
 
 @pytest.mark.parametrize("arguments", [["export"], ["models", "list"]], ids=" ".join)
 def test_what_is_not_allowed_is_said(closed, capsys, arguments):
-    """Exit code 3, what it was, and what to do: sudo, or the group; no traceback."""
+    """Exit code 3, what it was, and what to do; no traceback."""
     assert main(arguments) == 3
     said = capsys.readouterr().err
     assert str(closed) in said
