@@ -26,7 +26,8 @@ from edge_agent import catalogue
 from edge_agent.clock import SystemClock
 from edge_agent.contracts import Frame
 from edge_agent.deciding import opened
-from edge_agent.evidence import EvidenceFolder, Keeper, Pencil
+from edge_agent.evidence import Keeper, Pencil
+from edge_agent.evidence_folder import EvidenceFolder
 from edge_agent.health import Health
 from edge_agent.judging_process import be_thrifty
 from edge_agent.looking import Eye
@@ -109,7 +110,7 @@ def eye(clock, deciding, section):
         "cam",
         section.evidence.model_copy(update={"labels": ()}),
         EvidenceFolder(Path("/dev/null"), section.evidence),
-        Pencil(opencv.decode, opencv.encode_jpeg, opencv.mark, opencv.glow),
+        Pencil(opencv.shrunk, opencv.encode_jpeg, opencv.mark, opencv.glow),
         clock,
         print,
         print,

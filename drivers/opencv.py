@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _COMPLAINT = re.compile(r"^(?:Corrupt JPEG data|Premature end of JPEG)[^\n]*", re.MULTILINE)
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes")
 _HARMLESS_BYTES = 16
-_STRIP = 32  # rows
+_WIDE = 1000  # pixels; a copy that only shows where needs no more
 _RED = (0, 0, 255)  # BGR
 _stderr_lock = Lock()
 
@@ -104,6 +104,26 @@ def encode_jpeg(image: Image, quality: int = 90) -> bytes:
     return bytes(data)
 
 
+def shrunk(source: bytes | Image) -> tuple[Image, int]:
+    """A copy to draw into, and how many times smaller it is than the picture, which has been decoded before.
+
+    Raises PictureError.
+    """
+    cv2 = _cv2()
+    import numpy as np  # noqa: PLC0415 - as above
+
+    if not isinstance(source, bytes):
+        factor = 2 if source.shape[1] >= _WIDE else 1
+        size = (source.shape[1] // factor, source.shape[0] // factor)
+        return cast("Image", cv2.resize(source, size, interpolation=cv2.INTER_AREA)), factor
+    factor = 2 if pictures.header(source).width >= _WIDE else 1
+    flags = cv2.IMREAD_REDUCED_COLOR_2 if factor == 2 else cv2.IMREAD_COLOR
+    image = cv2.imdecode(np.frombuffer(source, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise PictureError(DAMAGED, "the picture cannot be decoded again")
+    return image, factor
+
+
 def mark(image: Image, box: tuple[int, int, int, int], text: str) -> None:
     """Draw a box (left, top, width, height) and a line of text in the corner into the picture."""
     wide = image.shape[1]
@@ -128,10 +148,8 @@ def glow(image: Image, region: tuple[int, int, int, int], levels: Sequence[str])
     part = image[top : top + high, left : left + wide]
     cells = np.array([[int(level, 16) * 8 for level in row] for row in levels], np.uint8)
     heat = cv2.resize(cells, part.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    for top in range(0, part.shape[0], _STRIP):  # whole, it would take the memory of three more pictures
-        strip, hot = part[top : top + _STRIP], heat[top : top + _STRIP]
-        blue, green, red = cv2.split(strip)
-        strip[:] = cv2.merge([cv2.subtract(blue, hot), cv2.subtract(green, hot), cv2.add(red, hot)])
+    blue, green, red = cv2.split(part)
+    part[:] = cv2.merge([cv2.subtract(blue, heat), cv2.subtract(green, heat), cv2.add(red, heat)])
 
 
 def resize(image: Image, width: int, height: int) -> Image:

@@ -6,113 +6,29 @@ folder. Pictures of which the model was unsure have a room of their own, so that
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 import queue
 import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from edge_agent.clock import NS, Clock, Stamp, iso
+from edge_agent.clock import Clock, Stamp, iso
 from edge_agent.contracts import Frame
 from edge_agent.errors import PictureError
-from edge_agent.evidence_index import UNCERTAIN, Index, Kept, kept_as
+from edge_agent.evidence_folder import EvidenceFolder, Turns
+from edge_agent.evidence_index import UNCERTAIN, kept_as
 from edge_agent.settings import EvidenceSection
 from edge_agent.vocabulary import Evidence, Verdict
-from edge_agent.whole import UNFINISHED, whole
 
 _JPEG: Final = b"\xff\xd8"
-_DAY_NS: Final = 86_400 * NS
 
 
 def new_id(camera: str, at: Stamp) -> str:
     """Unique for ever, and in order of time where the clock was right."""
     return f"{camera}-{iso(at.wall_ms).translate({ord(mark): None for mark in '-:.'})}-{secrets.token_hex(4)}"
-
-
-class EvidenceFolder:
-    """The picture files of one camera. Only one process writes into it."""
-
-    def __init__(self, path: Path, settings: EvidenceSection, quota: int | None = None) -> None:
-        """``quota``: in bytes, instead of the settings' own."""
-        self.path = path
-        self.evicted = 0
-        self._settings = settings
-        self._quota = settings.quota if quota is None else quota
-        self._index = Index(path)
-        self._files: deque[tuple[int, str, int]] = deque()  # modified (ns), name, bytes; oldest first
-        self._used = 0
-
-    def open(self) -> None:
-        """Take stock, and remove what a crash left unfinished; raises OSError."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        found = []
-        for file in self.path.iterdir():
-            if file.name.endswith(UNFINISHED):
-                file.unlink(missing_ok=True)
-            elif file.suffix == ".jpg":
-                status = file.stat()
-                found.append((status.st_mtime_ns, file.stem, status.st_size))
-        self._files = deque(sorted(found))
-        self._used = sum(size for _, _, size in found)
-        self._index.open({name for _, name, _ in found})
-
-    def modified_ns(self) -> list[int]:
-        """When each picture was written (Unix ns), oldest first."""
-        return [modified_ns for modified_ns, _, _ in self._files]
-
-    def write(self, data: bytes, at: Stamp, kept: Kept) -> Path:
-        """Write the picture so that it is there whole, also after a power cut; raises OSError."""
-        self._make_room(len(data), at)
-        file = self.path / f"{kept.id}.jpg"
-        with whole(file) as output:
-            output.write(data)
-        self._files.append((file.stat().st_mtime_ns, kept.id, len(data)))
-        self._used += len(data)
-        self._index.add(kept, (name for _, name, _ in self._files))
-        return file
-
-    def _make_room(self, size: int, at: Stamp) -> None:
-        if size > self._quota:
-            raise OSError(errno.EFBIG, "larger than the quota")
-        while self._files and (self._used + size > self._quota or self._is_too_old(at)):
-            _, name, freed = self._files.popleft()
-            (self.path / f"{name}.jpg").unlink(missing_ok=True)
-            self._used -= freed
-            self.evicted += 1
-        disk = os.statvfs(self.path)
-        if disk.f_bavail * disk.f_frsize < self._settings.keep_free + size:
-            raise OSError(errno.ENOSPC, "too little room left on the disk")
-
-    def _is_too_old(self, at: Stamp) -> bool:
-        """Age counts only while the clock is known to be right."""
-        return at.synced and at.wall_ms * 1_000_000 - self._files[0][0] > self._settings.keep * 1e9
-
-
-class Turns:
-    """Whose turn it is to be kept for labelling: not too many in 24 hours, not one after the other."""
-
-    def __init__(self, per_day: int, apart_s: float) -> None:
-        self._per_day = per_day
-        self._apart_ns = int(apart_s * NS)
-        self._taken: deque[int] = deque()  # monotonic, oldest first
-
-    def remember(self, taken_ns: Iterable[int]) -> None:
-        """Those that were taken before a restart."""
-        self._taken.extendleft(sorted(taken_ns, reverse=True))
-
-    def take(self, now_ns: int) -> bool:
-        while self._taken and now_ns - self._taken[0] >= _DAY_NS:
-            self._taken.popleft()
-        if len(self._taken) >= self._per_day or (self._taken and now_ns - self._taken[-1] < self._apart_ns):
-            return False
-        self._taken.append(now_ns)
-        return True
 
 
 Box = tuple[int, int, int, int]
@@ -146,11 +62,12 @@ class Job(NamedTuple):
 class Pencil(NamedTuple):
     """What is needed to write pictures.
 
-    ``decode(jpeg)``, ``encode(image, quality)``. Into an image draw ``mark(image, box, text)``: a box around what was
-    found, and who says so; ``glow(image, region, levels)``: where it is hot.
+    ``encode(image, quality)``; ``shrunk(source)``: a copy of an image or JPEG, and how many times smaller it is. Into
+    that draw ``mark(image, box, text)``: a box around what was found, and who says so; and ``glow(image, region,
+    levels)``: where it is hot.
     """
 
-    decode: Callable[[bytes], Any]
+    shrunk: Callable[[Any], tuple[Any, int]]
     encode: Callable[[Any, int], bytes]
     mark: Callable[[Any, Box, str], None]
     glow: Callable[[Any, Box, Sequence[str]], None]
@@ -277,12 +194,17 @@ class Keeper:
         if job.role != "overlay":
             return shot.jpeg or self._pencil.encode(shot.image, quality)
         verdict = shot.verdict
-        image = shot.image.copy() if shot.jpeg is None else self._pencil.decode(shot.jpeg)
+        image, factor = self._pencil.shrunk(shot.jpeg or shot.image)
         if shot.heat:
-            self._pencil.glow(image, shot.region, shot.heat)
+            self._pencil.glow(image, _smaller(shot.region, factor), shot.heat)
         text = f"{verdict.label} {verdict.score} of {verdict.threshold}, {verdict.decided_by}"
-        self._pencil.mark(image, box_of(shot) or shot.region, text)
+        self._pencil.mark(image, _smaller(box_of(shot) or shot.region, factor), text)
         return self._pencil.encode(image, quality)
+
+
+def _smaller(box: Box, factor: int) -> Box:
+    left, top, wide, high = (side // factor for side in box)
+    return left, top, wide, high
 
 
 _AROUND: Final = 12  # pixels on each side of a place without a size

@@ -25,7 +25,8 @@ from edge_agent import catalogue
 from edge_agent.clock import NS, Clock, SystemClock
 from edge_agent.contracts import Camera
 from edge_agent.deciding import Deciding, opened
-from edge_agent.evidence import EvidenceFolder, Keeper, Pencil
+from edge_agent.evidence import Keeper, Pencil
+from edge_agent.evidence_folder import EvidenceFolder
 from edge_agent.eye_link import Alive, Link, LinkClosedError, NonsenseError, packed
 from edge_agent.grabber import Grabber, Slot
 from edge_agent.judging_process import give_back, main, rss_bytes
@@ -119,8 +120,7 @@ def _live(link: Link, mark: Mark, order: dict[str, Any]) -> None:
     give_back()
     report = Report(link, grabber, models, clock, min(1.0, settings.deadline / 3))
     folder = EvidenceFolder(Path(order["evidence"]), settings.evidence)
-    decode = partial(opencv.decode, max_pixels=settings.picture.max_pixels)
-    pencil = Pencil(decode, opencv.encode_jpeg, opencv.mark, opencv.glow)
+    pencil = Pencil(opencv.shrunk, opencv.encode_jpeg, opencv.mark, opencv.glow)
     keeper = Keeper(name, settings.evidence, folder, pencil, clock, report.keep, report.lose)
     heard: SimpleQueue[dict[str, Any]] = SimpleQueue()
     keeper.start()

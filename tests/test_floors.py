@@ -57,6 +57,7 @@ FLOORS: list[tuple[str, ...]] = [
         "edge_agent.plausibility",
         "edge_agent.tap",
         "edge_agent.evidence",
+        "edge_agent.evidence_folder",
         "edge_agent.evidence_index",
         "edge_agent.triggers",
         "edge_agent.shifts",

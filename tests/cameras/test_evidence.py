@@ -9,7 +9,8 @@ import pytest
 
 from edge_agent.clock import ManualClock, Stamp
 from edge_agent.contracts import Frame
-from edge_agent.evidence import EvidenceFolder, Keeper, Pencil, Turns, new_id
+from edge_agent.evidence import Keeper, Pencil, new_id
+from edge_agent.evidence_folder import EvidenceFolder, Turns
 from edge_agent.evidence_index import INDEX, Kept, read
 from edge_agent.settings import EvidenceSection
 from edge_agent.vocabulary import Verdict
@@ -144,8 +145,10 @@ class Picture:
     def __str__(self) -> str:
         return self.word
 
-    def copy(self) -> "Picture":
-        return Picture(self.word)
+    @staticmethod
+    def shrunk(source) -> tuple["Picture", int]:
+        """Half as large."""
+        return Picture(source[2:].decode() if isinstance(source, bytes) else source), 2
 
     def mark(self, box, text) -> None:
         self.word += f" {list(box)} {text}"
@@ -162,7 +165,7 @@ class Desk:
         self.reports = []
         self.clock = ManualClock()
         self.folder = EvidenceFolder(path, settings(**wanted))
-        pencil = Pencil(lambda jpeg: Picture(jpeg[2:].decode()), encode, Picture.mark, Picture.glow)
+        pencil = Pencil(Picture.shrunk, encode, Picture.mark, Picture.glow)
         keeper = (settings(**wanted), self.folder, pencil, self.clock, self.reports.append, self.lost.append)
         self.keeper = Keeper("cam", *keeper)
         self.number = 0
@@ -259,7 +262,7 @@ def test_a_folder_that_cannot_be_made_costs_pictures_and_nothing_else(tmp_path):
 
 
 def test_a_copy_shows_where_and_the_picture_itself_is_as_it_came(tmp_path):
-    """The box stands in the whole picture, though the judge saw a region; model and score stand beside it."""
+    """The box stands in the whole picture, though the judge saw a region; it is half as large, which will do."""
     desk = Desk(tmp_path, pre=0, post=0)
     desk.keeper.start()
     desk.judge("defect", encoded=b"\xff\xd8 as it came", box_px=[5, 6, 7, 8])
@@ -267,8 +270,8 @@ def test_a_copy_shows_where_and_the_picture_itself_is_as_it_came(tmp_path):
     desk.keeper.finish(10)
     written = {report.role: Path(report.path).read_bytes() for report in desk.reports[:2]}
     assert written["verdict"] == b"\xff\xd8 as it came"
-    assert written["overlay"] == b" as it came [105, 16, 7, 8] defect 0.9 of 0.8, pitting@1"
-    assert Path(desk.reports[3].path).read_bytes().startswith(b"1 [138, 58, 24, 24]")
+    assert written["overlay"] == b" as it came [52, 8, 3, 4] defect 0.9 of 0.8, pitting@1"
+    assert Path(desk.reports[3].path).read_bytes().startswith(b"1 [69, 29, 12, 12]")
     assert desk.reports[1].id == f"{desk.reports[0].id}-overlay"
 
 
@@ -280,8 +283,8 @@ def test_a_copy_shows_where_it_is_hot(tmp_path):
     desk.judge("defect", heat=("00", "0f"))
     desk.keeper.finish(10)
     drawn = [Path(report.path).read_text() for report in desk.reports if report.role == "overlay"]
-    assert drawn[0].startswith("0 hot [100, 10, 80, 60] 00/0f [105, 16, 7, 8] defect")
-    assert drawn[1].startswith("1 hot [100, 10, 80, 60] 00/0f [100, 10, 80, 60] defect")
+    assert drawn[0].startswith("0 hot [50, 5, 40, 30] 00/0f [52, 8, 3, 4] defect")
+    assert drawn[1].startswith("1 hot [50, 5, 40, 30] 00/0f [50, 5, 40, 30] defect")
 
 
 def test_no_copy_where_nobody_says_where_or_nobody_wants_it(tmp_path):

@@ -9,7 +9,8 @@ from edge_agent.clock import ManualClock
 from edge_agent.contracts import Frame
 from edge_agent.deciding import Deciding, Numbered
 from edge_agent.errors import CameraError, PictureError
-from edge_agent.evidence import EvidenceFolder, Keeper, Pencil
+from edge_agent.evidence import Keeper, Pencil
+from edge_agent.evidence_folder import EvidenceFolder
 from edge_agent.grabber import Grabber, Slot
 from edge_agent.looking import Eye, doubt
 from edge_agent.mark import Mark
@@ -189,7 +190,7 @@ class Scripted:
 def look(tmp_path, *judges, image=None, **settings):
     section = CameraSection.model_validate({"kind": "simulated", **settings})
     folder = EvidenceFolder(tmp_path, section.evidence)
-    pencil = Pencil(bytes, lambda *_: b"", print, print)
+    pencil = Pencil(print, lambda *_: b"", print, print)
     keeper = Keeper("cam", section.evidence, folder, pencil, ManualClock(), lambda _: None, lambda _: None)
     if image is None:
         image = np.random.default_rng(0).normal(120, 5, (48, 64, 3)).clip(0, 255).astype(np.uint8)

@@ -283,3 +283,16 @@ def test_what_is_hot_is_red():
     assert blue == green == 0
     assert red == 220
     assert tuple(image[11, 21]) == (100, 100, 100)
+
+
+@pytest.mark.parametrize(("size", "factor"), [((720, 1280), 2), ((480, 640), 1)])
+def test_a_copy_to_draw_into_is_small_and_a_copy(size, factor):
+    """Large pictures at half their size, from pixels and from JPEG alike."""
+    image = np.full((*size, 3), 100, np.uint8)
+    for source in (image, opencv.encode_jpeg(image)):
+        copy, smaller = opencv.shrunk(source)
+        assert (copy.shape, smaller) == ((size[0] // factor, size[1] // factor, 3), factor)
+        copy[:] = 0
+    assert (image == 100).all()
+    with pytest.raises(PictureError):
+        opencv.shrunk(opencv.encode_jpeg(image)[:200])

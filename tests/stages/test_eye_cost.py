@@ -9,6 +9,7 @@ from edge_agent.roster import Asked
 from tests.stages.test_eye import watch  # noqa: F401 - a fixture
 
 LARGEST_MB = 130
+NONE = {"labels": [], "uncertain": {"margin": 0}}
 
 
 def test_an_eye_with_a_network_stays_small(watch, tmp_path):  # noqa: F811
@@ -19,7 +20,7 @@ def test_an_eye_with_a_network_stays_small(watch, tmp_path):  # noqa: F811
         (tmp_path / "pictures" / f"{number}.jpg").write_bytes(opencv.encode_jpeg(line.draw(number / 3)))
     spec = {"kind": "model", "name": "pitting", "release": None, "state_dir": str(tmp_path), "judges": "picture"}
     models = {"models": lambda: [Asked("pitting", (spec,))]}
-    eye = watch("folder", _more=models, source="pictures", loop=True, every="50ms")
+    eye = watch("folder", _more=models, source="pictures", loop=True, every="50ms", evidence=NONE)
     eye.until(lambda: len(eye.verdicts) >= 20)
     assert eye.verdicts[-1].decided_by.startswith("pitting@")
     status = Path(f"/proc/{eye.child()}/status").read_text()
