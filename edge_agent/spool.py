@@ -103,19 +103,23 @@ class Spool:
         stamp = self._clock.stamp()
         return [loss.row(stamp) for loss in lost]
 
-    def _use(self, db: Database, first: Sequence[Row] = ()) -> None:
-        """Write to ``db`` from now on; raises SpoolError with everything as before."""
-        with self._translated():
-            ledger = Ledger(db, self._clock.boot_id)
+    def _use(self, db: Database, first: Sequence[Row] = (), waiting: Sequence[Stored] = ()) -> None:
+        """Write to ``db`` from now on, behind ``waiting``; raises SpoolError: all as before, ``db`` closed."""
+        try:
+            with self._translated():
+                rescue(db, waiting, self._clock.boot_id)
+                ledger = Ledger(db, self._clock.boot_id)
+        except SpoolError:
+            db.close()
+            raise
         if self.generation:
             ledger.written_bytes = self._ledger.written_bytes
         self._db, self._ledger = db, ledger
         self._room.volatile = self.volatile
         self._source = (db, self.generation + 1)
-        if first:
-            with suppress(SpoolError):
-                self.append(first)
         with suppress(SpoolError):
+            if first:
+                self.append(first)
             self._look_at_oldest()
 
     @property
@@ -145,16 +149,11 @@ class Spool:
         """Try the disk again; rows that wait in memory move there under their own stream and seq."""
         memory = self._db
         try:
-            disk, first = self._open_disk()
-        except SpoolError:
-            return False
-        try:
             with self._translated():
-                waiting = memory.writer.execute("SELECT * FROM outbox ORDER BY id")
-                rescue(disk, [stored(row, memory.stream) for row in waiting], self._clock.boot_id)
-            self._use(disk, first)
+                rows = memory.writer.execute("SELECT * FROM outbox ORDER BY id").fetchall()
+            disk, first = self._open_disk()
+            self._use(disk, first, [stored(row, memory.stream) for row in rows])
         except SpoolError:
-            disk.close()
             return False
         memory.close()
         self._health.clear("spool.disk")

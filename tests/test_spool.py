@@ -500,6 +500,23 @@ def test_locked_by_a_curious_human(tmp_path, clock, monkeypatch):
     assert [number(s) for s in all_rows(other)] == [1, 2, 3]
 
 
+def test_a_disk_that_refuses_the_first_write_is_left_in_good_order(tmp_path, clock, monkeypatch):
+    """Rows live in memory; and whoever opens the file later does not take it for the leftover of a crash."""
+    make(tmp_path, clock).close()
+
+    def refuse(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edge_agent.ledger.transaction", refuse)
+        patch.setattr(Spool, "fall_back", lambda self, _error: None)
+        make(tmp_path, clock)
+    kept = make(tmp_path, clock)
+    assert not kept.volatile
+    assert all_rows(kept) == []
+    kept.close()
+
+
 def test_a_newer_schema_is_left_alone(tmp_path, clock):
     """After a downgrade the agent runs in memory, says why, and does not touch the newer file."""
     fill(tmp_path, clock, 5)
