@@ -46,9 +46,9 @@ def register(app: typer.Typer) -> None:
                 return 2
             raise
         scene = Scene(plan, clock, {} if offline else _daemon(plan.state_dir))
-        parts = {"device": plan.devices, "camera": plan.cameras, "alarm": plan.alarms}
-        counts = (f"{len(part)} {word}{'s' * (len(part) != 1)}" for word, part in parts.items())
-        first = Finding(OK, str(path), ", ".join(counts))
+        parts = {"device": len(plan.devices), "camera": len(plan.cameras), "alarm": len(plan.alarms)}
+        counts = ", ".join(f"{count} {word}{'s' * (count != 1)}" for word, count in parts.items())
+        first = Finding(OK, str(path), counts)
         findings = [first, *_look(_offline(scene) if offline else _everything(scene), quiet=json_)]
         if json_:
             print_json({"config": str(path), "findings": [asdict(finding) for finding in findings]})
