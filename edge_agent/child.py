@@ -16,6 +16,8 @@ from edge_agent.mark import Mark
 
 _GRACE_S: Final = 2.0  # to finish what is being written
 _KILL_S: Final = 1.0  # the kernel needs no longer, unless the child is stuck in a driver
+# The library beneath NumPy would start a thread per core: metering has the others.
+_ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 # Killed, but stuck in the kernel: each goes when its driver lets it, and must be waited for then.
 _leaving: list[subprocess.Popen[bytes]] = []
@@ -43,6 +45,7 @@ class Child:
                     stdin=subprocess.DEVNULL,
                     stdout=2,  # whatever a native library prints belongs into the journal
                     pass_fds=[theirs.fileno(), mark.number],
+                    env={**_ONE_THREAD, **os.environ},
                     process_group=0,  # Ctrl-C is for the agent
                 )
         except OSError:
