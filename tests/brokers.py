@@ -26,7 +26,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def until(true: Callable[[], object], what: str = "", seconds: float = 10.0) -> None:
+def until(true: Callable[[], object], what: str = "", seconds: float = 60.0) -> None:
     """Wait for a condition; the limit only ends a test that has failed."""
     deadline = time.monotonic() + seconds
     while not true():

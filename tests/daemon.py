@@ -85,7 +85,7 @@ class Daemon:
         """SIGTERM; its exit code."""
         self.send(signal.SIGTERM)
         assert self._process is not None
-        return self._process.wait(20)
+        return self._process.wait(60)
 
     def numbered(self) -> dict[str, int]:
         """Of the ended daemon's own database: its stream, and the highest seq that it gave."""
@@ -145,7 +145,7 @@ class Oracle:
     def readings(self) -> int:
         return len(self._ear.of("telemetry"))
 
-    def wait_for(self, more: int, seconds: float = 20.0) -> None:
+    def wait_for(self, more: int, seconds: float = 60.0) -> None:
         """Wait until so many more readings were heard."""
         goal = self.readings() + more
         until(lambda: self.readings() >= goal, f"{more} more readings", seconds)

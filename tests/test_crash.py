@@ -107,7 +107,7 @@ def test_the_broker_away_while_it_is_killed(tmp_path, mosquitto):
         before = len(ear.heard)
         relay.mend()
         oracle.wait_for(30, 40)
-        until(lambda: daemon.waiting() < 8, "the backlog is drained", 20)
+        until(lambda: daemon.waiting() < 8, "the backlog is drained")
         assert daemon.end() == 0
         assert daemon.waiting() == 0
         found = oracle.judge(daemon.numbered())

@@ -59,7 +59,7 @@ def test_the_watchdog_starves_when_one_worker_is_stuck(tmp_path):
         with Daemon(
             tmp_path, "mqtt://127.0.0.1:1", environment={**os.environ, **watch}, script=WITH_A_STUCK_WORKER
         ) as daemon:
-            until(lambda: "stalled" in daemon.log.read_text(), seconds=20)
+            until(lambda: "stalled" in daemon.log.read_text())
             assert b"WATCHDOG=1" in said(ear, 0.0), "it was fed while all went well"
             before = daemon.waiting()
             later = said(ear, 1.5)
@@ -89,7 +89,7 @@ def test_a_name_that_takes_a_minute_holds_nobody_up(tmp_path):
     """Readings are kept while the resolver hangs, and the end does not wait for it."""
     with Daemon(tmp_path, "mqtt://broker.example", script=WITH_SLOW_NAMES) as daemon:
         until((tmp_path / "state" / "control.sock").exists, "it runs")
-        until(lambda: daemon.waiting() > 60, "rows wait", 20)
+        until(lambda: daemon.waiting() > 60, "rows wait")
         began = time.monotonic()
         assert daemon.end() == 0
         assert time.monotonic() - began < 15
@@ -139,7 +139,7 @@ def test_without_a_file_to_open_it_goes_on_and_comes_back(tmp_path, mosquitto):
         _, most = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (4, most))
         relay.cut()
-        until(lambda: "unable to open database file" in daemon.log.read_text(), "it hurts", 30)
+        until(lambda: "unable to open database file" in daemon.log.read_text(), "it hurts")
         socket_path = tmp_path / "state" / "control.sock"
         with socket.socket(socket.AF_UNIX) as caller:
             caller.connect(str(socket_path))  # and nobody can accept
@@ -148,8 +148,8 @@ def test_without_a_file_to_open_it_goes_on_and_comes_back(tmp_path, mosquitto):
         resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (most, most))
         relay.mend()
         assert ask(socket_path, {"ask": "status"})["recorded"] > 0
-        until(lambda: any(message.fields["late"] for message in ear.of("telemetry")), "the backlog", 30)
-        until(lambda: daemon.waiting() < 10, "the backlog is gone", 30)
+        until(lambda: any(message.fields["late"] for message in ear.of("telemetry")), "the backlog")
+        until(lambda: daemon.waiting() < 10, "the backlog is gone")
         assert daemon.end() == 0
         until(lambda: ear.of("agent")[-1].fields["state"] == "offline")
         found = oracle.judge(daemon.numbered())

@@ -258,7 +258,7 @@ def test_a_dead_cable_is_noticed(tmp_path):
         session._client._keepalive = 1  # the shortest that a config may say is longer than a test should take
         relay.go_dead()
         with pytest.raises(MqttError) as caught:
-            until(lambda: session.step(0.2) is None, seconds=20)
+            until(lambda: session.step(0.2) is None)
         assert caught.value.kind == Why.NETWORK
         session.close()
 

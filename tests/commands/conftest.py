@@ -29,7 +29,7 @@ alarms:
 """
 
 
-def until(condition, seconds=20.0):
+def until(condition, seconds=60.0):
     """Wait until it holds."""
     end = time.monotonic() + seconds
     while not (found := condition()):
@@ -99,7 +99,7 @@ class Place:
             if daemon.poll() is None:
                 daemon.send_signal(signal.SIGTERM)
         for daemon in self.daemons:
-            daemon.wait(20)
+            daemon.wait(60)
 
 
 @pytest.fixture(name="until")
