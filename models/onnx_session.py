@@ -28,6 +28,10 @@ _TYPES: Final = {
     "tensor(bool)": "bool",
 }
 
+_LARGE: Final = 1 << 20
+"""Bytes of a file. The runtime's own store of memory saves a small network a third of its time, and keeps twice of what
+a large one needs."""
+
 
 class OnnxSession:
     """See :class:`models.session.Session`. An int8 model carries its scales as QDQ nodes and takes real numbers.
@@ -40,7 +44,7 @@ class OnnxSession:
         try:
             self._session = onnxruntime.InferenceSession(
                 data,
-                _options(threads),
+                _options(threads, len(data)),
                 providers=["CPUExecutionProvider"],
                 enable_fallback=0,  # it would try the same again, and say so on standard output
             )
@@ -103,8 +107,9 @@ class OnnxSession:
         return room
 
 
-def _options(threads: int) -> Any:
+def _options(threads: int, size: int) -> Any:
     options = onnxruntime.SessionOptions()
+    options.enable_cpu_mem_arena = size < _LARGE
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what is wrong comes as an exception

@@ -38,7 +38,7 @@ ROWS: Final = 6
 QUANTILES: Final = (0.1, 0.5, 0.9)
 LEAST_LEVELS: Final = 24.0  # grey levels that a cell may always differ
 LEAST_SHIFT: Final = 0.03  # of the width
-MOST_GAIN: Final = 1.3  # that is undone
+MOST_GAIN: Final = 1.4  # of a channel, that is always undone
 _SPREADS: Final = 4.0
 _MOST: Final = 0.5  # of the cells
 _LEAST_LIKE: Final = 0.1  # of a full correlation: below it nothing can be told of where a picture lies
@@ -58,21 +58,26 @@ class SceneParameters(Section):
         description="Grey levels: the 10 %, 50 % and 90 % quantile of each cell, row by row.",
     )
     tolerance: float = Field(gt=0, le=255, description="By how many grey levels a cell may differ.")
-    reference: str = Field(max_length=100_000, description="The usual good part: a small grey JPEG, in base64.")
+    reference: str = Field(max_length=100_000, description="The usual good part: a small JPEG, in base64.")
     shift: float | None = Field(
         default=None, gt=0, description="How far the picture may have moved, as a share of its width; null: any."
+    )
+    gain: float = Field(
+        default=MOST_GAIN, ge=1, description="How much brighter or darker each colour may be: it is undone."
     )
     like: float = Field(default=0.0, ge=0, le=1, description="How well it must fit the reference to tell.")
 
 
 class Look(NamedTuple):
-    """``reason``: why it must not be judged, with ``details``; else where it lies (small pixels), and its light."""
+    """``reason``: why it must not be judged, with ``details``; else where it lies (small pixels), and its light:
+    what blue, green and red must be multiplied with.
+    """
 
     reason: str | None
     details: dict[str, object]
     x: float = 0.0
     y: float = 0.0
-    gain: float = 1.0
+    gain: tuple[float, ...] = (1.0, 1.0, 1.0)
 
 
 class Scene:
@@ -84,12 +89,13 @@ class Scene:
         self._levels = np.array(parameters.levels).reshape(-1, len(QUANTILES))
         try:
             data = base64.b64decode(parameters.reference, validate=True)
-            reference = grey(catalogue.load(catalogue.PICTURES, "decode")(data, _LARGEST))
+            shown = catalogue.load(catalogue.PICTURES, "decode")(data, _LARGEST)
         except (ValueError, EdgeAgentError) as error:
             raise BundleError(f"the card's scene has no picture as its reference: {error}") from error
-        if reference.shape != small_size(*parameters.size)[::-1]:
+        if shown.shape[1::-1] != small_size(*parameters.size):
             raise BundleError("the reference of the card's scene has another size than its pictures")
-        self._reference = spectrum(reference)
+        self._reference = spectrum(grey(shown))
+        self._colours = colours(shown)
 
     def look(self, image: Pixels) -> Look:
         """May this picture be judged, and how does it lie?"""
@@ -97,7 +103,8 @@ class Scene:
         height, width = image.shape[:2]
         if (width, height) != allowed.size:
             return Look(WRONG_SIZE, {"size": [width, height]})
-        seen = small(image)
+        shrunk = small(image)
+        seen = grey(shrunk)
         now = levels(seen)
         darker = float(np.median(self._levels[:, 1]) - np.median(now[:, 1]))
         if abs(darker) > allowed.tolerance:  # all of it: nothing else can be told then
@@ -113,8 +120,10 @@ class Scene:
         differ = np.median(np.abs(now - self._levels), axis=1)
         if (differ > allowed.tolerance).mean() > _MOST:
             return Look(LIGHT_CHANGED, {"levels": round(float(np.median(differ)), 1)})
-        gain = float(np.median((self._levels[:, 1] + 1) / (now[:, 1] + 1)))
-        return Look(None, {}, x, y, min(MOST_GAIN, max(1 / MOST_GAIN, gain)))
+        gain = gains(self._colours, colours(shrunk))
+        if gain.max() > allowed.gain or gain.min() < 1 / allowed.gain:
+            return Look(LIGHT_CHANGED, {"blue_green_red": [round(float(1 / each), 2) for each in gain]})
+        return Look(None, {}, x, y, tuple(gain.tolist()))
 
     def bring_back(self, image: Pixels, look: Look, size: tuple[int, int]) -> Pixels:
         """The picture in this size (width, height), where and as bright as the good parts were."""
@@ -124,19 +133,23 @@ class Scene:
             rows = np.clip(np.arange(size[1]) + down, 0, size[1] - 1)
             columns = np.clip(np.arange(size[0]) + across, 0, size[0] - 1)
             image = image[rows[:, None], columns]
-        table = np.clip(np.arange(256) * look.gain + 0.5, 0, 255).astype(np.uint8)
-        back: Pixels = table[image]
+        tables = np.clip(np.arange(256)[:, None] * look.gain + 0.5, 0, 255).astype(np.uint8)
+        back: Pixels = np.empty_like(image)
+        catalogue.load(catalogue.PICTURES, "look-up")(image, tables[None], back, planar=False)
         return back
 
 
 def describe(images: Sequence[Pixels]) -> tuple[dict[str, Any], list[str]]:
     """The scene of good parts as a card says it, and doubts in words. All have the same size."""
-    seen = np.stack([small(image) for image in images])
-    middle = np.median(seen, axis=0).astype(np.uint8)
+    shrunk = np.stack([small(image) for image in images])
+    middle = np.median(shrunk, axis=0).astype(np.uint8)
+    seen = np.stack([grey(picture) for picture in shrunk])
     each = np.stack([levels(picture) for picture in seen])
     centre = np.median(each, axis=0)
     spread = float(np.median(np.abs(each - centre), axis=(1, 2)).max())
-    place, doubts = _place(seen, middle)
+    usual = colours(middle)
+    apart = max(float(np.exp(np.abs(np.log(gains(usual, colours(picture)))).max())) for picture in shrunk)
+    place, doubts = _place(seen, grey(middle))
     if spread > LEAST_LEVELS:
         doubts.append("the light differs much from picture to picture: only a large change will be noticed")
     height, width = images[0].shape[:2]
@@ -145,6 +158,7 @@ def describe(images: Sequence[Pixels]) -> tuple[dict[str, Any], list[str]]:
         "size": f"{width}x{height}",
         "levels": [round(float(level), 1) for level in centre.reshape(-1)],
         "tolerance": round(min(255.0, max(LEAST_LEVELS, _SPREADS * spread)), 1),
+        "gain": round(max(MOST_GAIN, 1.2 * apart), 3),
         "reference": base64.b64encode(encoded).decode(),
         **place,
     }, doubts
@@ -179,12 +193,12 @@ class Impression(NamedTuple):
 
 def impression(image: Pixels, before: Pixels | None) -> Impression:
     """Of a picture, and of the one before it (of the same size)."""
-    seen = small(image)
+    seen = grey(small(image))
     field = grey(image).astype(np.float32)
     bent = 4 * field[1:-1, 1:-1] - field[:-2, 1:-1] - field[2:, 1:-1] - field[1:-1, :-2] - field[1:-1, 2:]
     moved = 0.0
     if before is not None and before.shape == image.shape:
-        x, y, _ = shift(spectrum(small(before)), spectrum(seen))
+        x, y, _ = shift(spectrum(grey(small(before))), spectrum(seen))
         moved = max(abs(x), abs(y)) * image.shape[1] / WIDTH
     white = float((seen >= _WHITE).mean())
     return Impression(float((bent * bent).mean()), float(seen.mean()), white, moved)
@@ -196,10 +210,18 @@ def small_size(width: int, height: int) -> tuple[int, int]:
 
 
 def small(image: Pixels) -> Pixels:
-    """Grey, and small enough to be looked at in a few milliseconds."""
+    """Small enough to be looked at in a few milliseconds."""
     height, width = image.shape[:2]
     shrunk: Pixels = catalogue.load(catalogue.PICTURES, "resize")(image, *small_size(width, height))
-    return grey(shrunk)
+    return shrunk
+
+
+def colours(picture: Pixels) -> Array:
+    """Cells × channels: the usual level of each, never 0."""
+    high, wide = (side // parts for side, parts in zip(picture.shape[:2], (ROWS, COLUMNS), strict=True))
+    cells = picture[: high * ROWS, : wide * COLUMNS].reshape(ROWS, high, COLUMNS, wide, 3)
+    found: Array = np.median(cells.transpose(0, 2, 1, 3, 4).reshape(ROWS * COLUMNS, high * wide, 3), axis=1) + 1
+    return found
 
 
 def levels(picture: Pixels) -> Array:
@@ -209,6 +231,14 @@ def levels(picture: Pixels) -> Array:
     inside = np.sort(cells.transpose(0, 2, 1, 3).reshape(ROWS * COLUMNS, high * wide), axis=1)
     at = [round(share * (high * wide - 1)) for share in QUANTILES]
     found: Array = inside[:, at].astype(np.float64)
+    return found
+
+
+def gains(reference: Array, seen: Array) -> Array:
+    """What each channel must be multiplied with to be as in the reference."""
+    mean = reference.mean(axis=1)
+    bright = mean >= np.median(mean)  # what is dark says little of the light
+    found: Array = np.median(reference[bright] / seen[bright], axis=0)
     return found
 
 

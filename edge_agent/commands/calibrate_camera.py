@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from importlib.util import find_spec
@@ -9,15 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 
 from edge_agent import logs
 from edge_agent.clock import Clock, SystemClock
 from edge_agent.commands.bundles import bundles_of_daemon, key_folder, library, state_of, write_bundle
 from edge_agent.commands.options import ConfigFile, Json, plain, print_json, screen, who
 from edge_agent.commissioning import shots
+from edge_agent.commissioning.light import Light, lock
 from edge_agent.config import find, load
 from edge_agent.errors import EdgeAgentError, ModelError
 from edge_agent.plan import Config, KindPlan
+from edge_agent.settings import Region
 from edge_agent.vocabulary import nearest
 
 if TYPE_CHECKING:
@@ -46,12 +50,16 @@ def register(app: typer.Typer) -> None:
         bundle: Annotated[
             str | None, typer.Option("--name", help="Of the bundle; default: the one that the config names.")
         ] = None,
+        roi: Annotated[
+            str | None, typer.Option(metavar="WxH+X+Y", help="Judge only this part of the picture; default: all of it.")
+        ] = None,
         undo: Annotated[bool, typer.Option("--undo", help="Back to the calibration before.")] = False,
         config: ConfigFile = None,
         json_: Json = False,
     ) -> int:
         """Learn good parts from pictures, and set a threshold whose false rejects are stated with their confidence."""
         clock = SystemClock()
+        region = _region(roi)
         logs.configure(clock, level="critical")  # what is wrong is said here, in words
         state = state_of(config)
         plan, chosen = _camera(config, name)
@@ -64,13 +72,16 @@ def register(app: typer.Typer) -> None:
             raise EdgeAgentError("there is no config here to install it for", hint="write it with --bundle-dir")
         if good_dir is None and chosen is None:
             raise typer.BadParameter("name a camera of the config, or a folder of pictures with --good-dir")
+        light = None
+        if good_dir is None and chosen is not None:
+            chosen, light = lock(chosen, clock)
         pictures = _look(good_dir, plan, chosen, frames, clock, quiet=json_)
         began_ns = clock.mono_ns()
         source = good_dir.resolve().name if good_dir else f"camera {name}"
-        fit, made = _learn(pictures, called, state, source, quiet=json_)
+        fit, made = _learn(pictures, region, called, state, source, quiet=json_)
         kept = write_bundle(made.files, bundle_dir) if bundle_dir else _install(made, state, len(pictures.images))
         seconds = (clock.mono_ns() - began_ns) / 1e9
-        _say(fit, made, pictures, kept, seconds, as_json=json_)
+        _say(fit, made, pictures, kept, seconds, light, as_json=json_)
         return 0
 
 
@@ -150,7 +161,19 @@ def _undo(state: Path | None, name: str, *, as_json: bool) -> int:
     return 0
 
 
-def _learn(pictures: Shown, name: str, state: Path | None, source: str, *, quiet: bool) -> tuple[Fit, Made]:
+def _region(text: str | None) -> tuple[int, int, int, int] | None:
+    """What a person wrote, as the config would understand it."""
+    if text is None:
+        return None
+    try:
+        return TypeAdapter(Region).validate_python(text)
+    except ValidationError as error:
+        raise typer.BadParameter(f"{text!r} must look like 640x480+100+50 (width x height + left + top)") from error
+
+
+def _learn(
+    pictures: Shown, region: Region | None, name: str, state: Path | None, source: str, *, quiet: bool
+) -> tuple[Fit, Made]:
     from models import keys  # noqa: PLC0415 - only who makes a bundle pays for it
     from models.train import camera, camera_bundle  # noqa: PLC0415 - as above
 
@@ -158,7 +181,7 @@ def _learn(pictures: Shown, name: str, state: Path | None, source: str, *, quiet
         if not quiet and sys.stderr.isatty():
             sys.stderr.write(f"\r{stage} {done + 1} of {of}   ")
 
-    fit = camera.fit(pictures.images, show)
+    fit = camera.fit(pictures.images, show, region)
     version = library(state).next_version(name) if state else 1
     folder = key_folder(state)
     try:
@@ -181,7 +204,9 @@ def _install(made: Made, state: Path | None, count: int) -> str:
     return f"{found.card.name}@{found.card.version}"
 
 
-def _say(fit: Fit, made: Made, pictures: Shown, kept: str, seconds: float, *, as_json: bool) -> None:
+def _say(
+    fit: Fit, made: Made, pictures: Shown, kept: str, seconds: float, light: Light | None, *, as_json: bool
+) -> None:
     card = made.bundle.card
     names = pictures.names
     left_out = [names[number] for number in fit.outliers]
@@ -193,12 +218,13 @@ def _say(fit: Fit, made: Made, pictures: Shown, kept: str, seconds: float, *, as
         "version": card.version,
         "good": count,
         "left_out": left_out,
+        "beyond": fit.beyond,
         "doubts": doubts,
         "false_rejects_at_most": round(fit.false_rejects, 4),
         "confidence": card.threshold.confidence if card.threshold else None,
-        "limit": round(fit.memory.limit, 4),
         "scores": {name: round(float(score), 4) for name, score in zip(names, fit.scores, strict=True)},
         "seconds": round(seconds, 2),
+        **({"locked": light.locked, "not_locked": light.automatic} if light else {}),
     }
     if as_json:
         print_json(about)
@@ -208,9 +234,24 @@ def _say(fit: Fit, made: Made, pictures: Shown, kept: str, seconds: float, *, as
         console.print(f"[yellow]look: {plain(each)} is unlike the others, and was left out: is it good?[/]")
     for doubt in doubts:
         console.print(f"[yellow]look: {plain(doubt)}[/]")
+    if light is not None:
+        _say_light(light)
     print(
-        f"{count} good parts in {seconds:.1f} s. None of them was beyond the limit when judged by the others, so with"
-        f" 95 % confidence at most {fit.false_rejects:.0%} of good parts are;\n"
+        f"{count} good parts in {seconds:.1f} s. {fit.beyond or 'None'} of them was beyond the limit when judged by the"
+        f" others, so with 95 % confidence at most {fit.false_rejects:.0%} of good parts are;\n"
         f"to promise 1 % somebody would have to show about 300."
     )
     console.print(f"[bold]{plain(kept)}[/]")
+
+
+def _say_light(light: Light) -> None:
+    """What the daemon must hold as it was; the machine does not write into the config."""
+    if light.locked:
+        print(
+            "locked; write it below the camera in the config, or its automatic comes back when it is plugged in again:"
+        )
+        for name, value in light.locked.items():
+            print(f"    {name}: {json.dumps(value)}")
+    if light.automatic:
+        what = ", ".join(light.automatic).replace("_", " ")
+        screen().print(f"[yellow]look: {what} cannot be locked from here: set it in the camera itself, if it can be[/]")

@@ -2,7 +2,7 @@
 
 ::
 
-    pictures ─▶ scene (light, place) ─▶ brought back to it ─▶ features ─▶ memory
+    pictures ─▶ scene (light, place) ─▶ brought back to it ─▶ features, contrast ─▶ memory, band
                                                       └─ each part against the others ─▶ usual distance, limit, outliers
 
 A part is judged by the place that is farthest from all good parts. A part that was shown must be judged by the others,
@@ -13,6 +13,7 @@ said is said with its confidence (Clopper and Pearson).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import comb
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -22,7 +23,9 @@ from models import backbone, session
 from models.card import ModelFile, PictureInput
 from models.preprocess import Preprocess
 from models.scene import Scene, SceneParameters, describe
-from models.train.camera_graph import FEATURES, NEAR, STRIDE, Memory, feature_graph
+from models.train import camera_band
+from models.train.camera_band import second
+from models.train.camera_graph import CONTRAST, FEATURES, NEAR, STRIDE, Band, Memory, feature_graph
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -34,31 +37,39 @@ if TYPE_CHECKING:
 FEWEST: Final = 10
 MOST: Final = 50
 MOST_PIXELS: Final = 1 << 18
-"""Of the model's picture: about 15 MB of features for 50 parts, and some 100 ms on a small board."""
-MARGIN: Final = 1.5
-"""How much farther than any good part a part may be: light and dirt change from day to day."""
+"""Of the model's picture."""
+MARGIN: Final = 1.8
+"""How much farther than the second farthest good part a part may be: light and dirt change from day to day, and one
+odd part among the good ones must not let all others pass."""
 CONFIDENCE: Final = 0.95
 _EVEN: Final = 0.3  # of the mean: so much of the usual distance is the same everywhere
 _BORDER: Final = 1  # cells: there the picture ends, and so does what the backbone knows
+DIRECTIONS: Final = 16
+_RESTLESS: Final = 2
+_SIGHT: Final = 2  # cells: how far around it a feature looks
 _FLAT: Final = 1e-3  # for channels that see nothing here
 _FAR: Final = 3.0  # times as far as the farthest that counts: is it a good part?
 _FEW: Final = 0.1  # of the parts may be no good ones
 
+Region = tuple[int, int, int, int]
 Show = Callable[[str, int, int], None]
 """Stage, done, of how many."""
 
 
 class Fit(NamedTuple):
-    """See the head of this file. ``scores``: of each part against the others; ``outliers``: indices of parts left out.
+    """See the head of this file. ``scores``: of each part against the others, as a share of the limit.
 
-    ``false_rejects``: at most, with ``CONFIDENCE``.
+    ``outliers``: indices of parts left out; ``beyond``: how many others are beyond the limit. ``false_rejects``: of all
+    good parts at most, with ``CONFIDENCE``.
     """
 
     size: tuple[int, int]
     scene: dict[str, Any]
     memory: Memory
+    band: Band
     scores: Array
     outliers: list[int]
+    beyond: int
     doubts: list[str]
     false_rejects: float
 
@@ -66,40 +77,66 @@ class Fit(NamedTuple):
 def model_size(width: int, height: int) -> tuple[int, int]:
     """Of the model's picture: never larger than the camera's, multiples of 8, at most ``MOST_PIXELS``."""
     factor = min(1.0, (MOST_PIXELS / (width * height)) ** 0.5)
-    wide, high = (max(8 * STRIDE, round(side * factor / STRIDE) * STRIDE) for side in (width, height))
+    wide, high = (max(8 * STRIDE, int(side * factor / STRIDE) * STRIDE) for side in (width, height))
     return wide, high
 
 
-def fit(images: Sequence[Pixels], show: Show) -> Fit:
-    """Learn good parts; pictures of one size. Raises ModelError where they cannot be told from anything."""
+def fit(images: Sequence[Pixels], show: Show, region: Region | None = None) -> Fit:
+    """Learn good parts, in the order in which they were seen; pictures of one size.
+
+    ``region``: width, height, left, top in pixels of these pictures: nothing else is judged. Raises ModelError where
+    they cannot be told from anything.
+    """
     scene, doubts = describe(images)
     size = model_size(images[0].shape[1], images[0].shape[0])
     sees = Eye(size, SceneParameters.model_validate(scene))
-    features = np.empty((len(images), *sees.shape), np.float32)
+    features, contrast = (np.empty((len(images), *shape), np.float32) for shape in sees.shapes)
     for number, image in enumerate(images):
         show("look", number, len(images))
-        features[number] = sees(image)
+        features[number], contrast[number] = sees(image)
     show("learn", 0, 1)
+    coarse, fine = (_inside(region, images[0], *seen) for seen in ((features, _BORDER), (contrast, camera_band.BORDER)))
+    band, outside, calm = camera_band.fit(contrast.copy(), fine)
+    memory, far = remember(features, coarse * _cellwise(calm))
+    outliers = _outliers(np.maximum(far / memory.limit, outside / band.limit))
+    if outliers:
+        kept = np.delete(np.arange(len(images)), outliers)
+        band, outside[kept], calm = camera_band.fit(contrast[kept], fine)
+        memory, far[kept] = remember(features[kept], coarse * _cellwise(calm))
+    scores = np.maximum(far / memory.limit, outside / band.limit)
+    beyond = int((np.delete(scores, outliers) >= 1).sum())
+    at_most = false_rejects_at_most(len(images) - len(outliers), beyond)
+    return Fit(size, scene, memory, band, scores, outliers, beyond, doubts, at_most)
+
+
+def remember(features: Array, counts: Array) -> tuple[Memory, Array]:
+    """What parts × channels × rows × columns are to be remembered by, and how far each part is from the others.
+
+    ``counts``: rows × columns, how much a place counts; 0: not at all.
+    """
     spread = features.std(axis=(0, 2, 3))
     if not spread.max() > 0:
         raise ModelError("all pictures are one flat grey")
-    scale = 1.0 / (spread + _FLAT) / np.sqrt(len(spread))
-    cells, step = _cells(features * scale[:, None, None])
-    kept = list(range(len(images)))
+    basis = _basis(features, 1 / (spread + _FLAT))
+    cells, step = _cells(np.einsum("dc,pcyx->pdyx", basis, features, optimize=True))
     shape = features.shape[2:]
-    scores, weight = _left_out(cells * np.float32(step), shape)
-    outliers = _outliers(scores)
-    if outliers:
-        kept = [number for number in kept if number not in outliers]
-        scores[kept], weight = _left_out(cells[:, kept] * np.float32(step), shape)
-    limit = MARGIN * float(scores[kept].max())
-    memory = Memory(cells[:, kept], step, scale, weight, _inside(shape), limit)
-    return Fit(size, scene, memory, scores, outliers, doubts, false_rejects_at_most(len(kept)))
+    far, weight = _left_out(cells * np.float32(step), shape)
+    weight = weight * counts
+    scores = np.array([float(_smooth(each * weight).max()) for each in far])
+    return Memory(cells, step, basis, weight, MARGIN * second(scores)), scores
 
 
-def false_rejects_at_most(count: int, confidence: float = CONFIDENCE) -> float:
-    """Nobody of ``count`` good parts was beyond the limit: how many of all at most are, with this confidence."""
-    return float(1 - (1 - confidence) ** (1 / count))
+def false_rejects_at_most(count: int, beyond: int = 0, confidence: float = CONFIDENCE) -> float:
+    """``beyond`` of ``count`` good parts were beyond the limit: how many of all at most are, with this confidence.
+
+    Source: Clopper and Pearson, Biometrika 26, 1934.
+    """
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        share = (low + high) / 2
+        seen = sum(comb(count, few) * share**few * (1 - share) ** (count - few) for few in range(beyond + 1))
+        low, high = (share, high) if seen > 1 - confidence else (low, share)
+    return high
 
 
 class Eye:
@@ -116,61 +153,80 @@ class Eye:
         self._preprocess = Preprocess(card, file, self._session.inputs[0])
         self._scene = Scene(scene)
         self._size = size
-        self.shape = self._session.outputs[0].shape[1:]
+        shapes = {output.name: output.shape[1:] for output in self._session.outputs}
+        self.shapes = shapes[FEATURES], shapes[CONTRAST]
 
-    def __call__(self, image: Pixels) -> Array:
-        """Channels × rows × columns."""
+    def __call__(self, image: Pixels) -> tuple[Array, Array]:
+        """Features and contrast, channels × rows × columns."""
         look = self._scene.look(image)
         back = self._scene.bring_back(image, look, self._size)
-        seen: Array = self._session.run({self._name: self._preprocess(back)})[FEATURES][0]
-        return seen
+        seen = self._session.run({self._name: self._preprocess(back)})
+        return seen[FEATURES][0], seen[CONTRAST][0]
+
+
+def _basis(features: Array, even: Array) -> Array:
+    """The main directions of what features say: the others cost memory and tell nothing (principal components)."""
+    channels = len(even)
+    cells = (features * even[:, None, None]).transpose(1, 0, 2, 3).reshape(channels, -1)
+    cells -= cells.mean(axis=1, keepdims=True)
+    _, directions = np.linalg.eigh(cells @ cells.T)
+    basis: Array = directions[:, ::-1][:, :DIRECTIONS].T * even / np.sqrt(channels)
+    return basis
 
 
 def _cells(features: Array) -> tuple[Array, float]:
-    """Parts × channels × rows × columns as places × parts × channels in 8-bit steps, and the step."""
+    """Parts × directions × rows × columns as places × parts × directions in 8-bit steps, and the step."""
     step = float(np.abs(features).max()) / 127
     numbers = np.rint(features / step).astype(np.int8)
     return np.ascontiguousarray(numbers.reshape(*features.shape[:2], -1).transpose(2, 0, 1)), step
 
 
 def _left_out(cells: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """How far each part is from the others, as the network will say it, and the weight of each place."""
+    """How far each part is from the nearest other at each place, and the weight of each place."""
     count = cells.shape[1]
     length = (cells * cells).sum(axis=2)
-    far = np.full((count, *shape), np.inf, np.float32)
+    square = np.full((*shape, count, count), np.inf, np.float32)  # places × part that is judged × compared with
     places = np.arange(len(cells)).reshape(shape)
     for down, across in NEAR:
         rows = np.clip(np.arange(shape[0]) + down, 0, shape[0] - 1)
         columns = np.clip(np.arange(shape[1]) + across, 0, shape[1] - 1)
         there = places[rows[:, None], columns].reshape(-1)
-        # places × part that is judged × part that it is compared with
-        square = length[:, :, None] + length[there][:, None, :] - 2 * cells @ cells[there].transpose(0, 2, 1)
-        square[:, np.arange(count), np.arange(count)] = np.inf
-        far = np.minimum(far, square.min(axis=2).T.reshape(far.shape))
-    far = np.sqrt(np.maximum(far, 0))
-    usual = far.mean(axis=0)
+        far = length[:, :, None] + length[there][:, None, :] - 2 * cells @ cells[there].transpose(0, 2, 1)
+        np.minimum(square, far.reshape(square.shape), out=square)
+    square[..., np.arange(count), np.arange(count)] = np.inf
+    nearest = np.sqrt(np.maximum(square.min(axis=-1), 0))
+    usual = nearest.mean(axis=-1)
     weight = (1 + _EVEN) / (usual + _EVEN * usual.mean() + 1e-9)
-    inside = _inside(shape)
-    return np.array([float((_smooth(each * weight) * inside).max()) for each in far]), weight
+    return nearest.transpose(2, 0, 1), weight
 
 
 def _smooth(plane: Array) -> Array:
-    """Mean of three by three, as the network's: what is outside does not count."""
-    rows, columns = plane.shape
-    total, count = np.zeros_like(plane), np.zeros_like(plane)
-    padded, ones = np.pad(plane, 1), np.pad(np.ones_like(plane), 1)
-    for down in range(3):
-        for across in range(3):
-            part = (slice(down, down + rows), slice(across, across + columns))
-            total += padded[part]
-            count += ones[part]
-    mean: Array = total / count
-    return mean
+    return camera_band.smooth(plane, 1)
 
 
-def _inside(shape: tuple[int, ...]) -> Array:
-    inside = np.zeros(shape, np.float32)
-    inside[_BORDER:-_BORDER, _BORDER:-_BORDER] = 1
+def _cellwise(calm: Array) -> Array:
+    """How much a cell counts: by the least calm of all that its features see; they see dirt better than contrast."""
+    rows, columns = (size // STRIDE for size in calm.shape)
+    least = calm.reshape(rows, STRIDE, columns, STRIDE).min(axis=(1, 3))
+    wide = np.pad(least, _SIGHT, mode="edge")
+    around = np.lib.stride_tricks.sliding_window_view(wide, [2 * _SIGHT + 1] * 2).min(axis=(2, 3))
+    counts: Array = around**_RESTLESS
+    return counts
+
+
+def _inside(region: Region | None, image: Pixels, seen: Array, border: int) -> Array:
+    """Rows × columns of what was seen: 1 in the region, but not at the border of the picture."""
+    height, width = image.shape[:2]
+    wide, high, left, top = region or (width, height, 0, 0)
+    rows, columns = ((np.arange(count) + 0.5) / count for count in seen.shape[2:])
+    inside = np.outer(
+        (rows > top / height) & (rows < (top + high) / height),
+        (columns > left / width) & (columns < (left + wide) / width),
+    ).astype(np.float32)
+    inside[[*range(border), *range(-border, 0)]] = 0
+    inside[:, [*range(border), *range(-border, 0)]] = 0
+    if not inside.any():
+        raise ModelError("the region is outside of the pictures, or too small to judge anything in it")
     return inside
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from models.preprocess import Pixels
 
 THRESHOLD: Final = 0.5  # a logit of 0: as far as the limit
-_GOLDEN: Final = 2
+_GOLDEN: Final = 1
 _BLOT: Final = 6  # of the height and width: what nobody could call good
 
 
@@ -33,7 +33,7 @@ class Made(NamedTuple):
 def make(fit: Fit, images: Sequence[Pixels], name: str, version: int, key: Ed25519PrivateKey, *, source: str) -> Made:
     """The bundle of a fit. ``images``: the good parts; ``source``: where they came from."""
     file = f"{name}-int8.onnx"
-    network = camera_graph(backbone.read(), fit.size, fit.memory)
+    network = camera_graph(backbone.read(), fit.size, fit.memory, fit.band)
     drafted = bundle.draft(_card(fit, len(images), name, version, source, file), {file: network})
     good = [image for number, image in enumerate(images) if number not in fit.outliers][:_GOLDEN]
     samples = np.stack([*good, *(_blotted(image) for image in good)])
@@ -58,7 +58,7 @@ def _card(fit: Fit, count: int, name: str, version: int, source: str, file: str)
         "outputs": {"name": SUSPICION, "activation": "sigmoid"},
         "threshold": {
             "value": THRESHOLD,
-            "set_for": f"false rejects: none of {kept} good parts; at most {fit.false_rejects:.1%} of all",
+            "set_for": f"false rejects: {fit.beyond} of {kept} good parts; at most {fit.false_rejects:.1%} of all",
             "samples": kept,
             "confidence": CONFIDENCE,
         },
@@ -70,7 +70,6 @@ def _card(fit: Fit, count: int, name: str, version: int, source: str, file: str)
         ],
         "metrics": {
             "farthest_good": round(float(max(np.delete(fit.scores, fit.outliers))), 4),
-            "limit": round(fit.memory.limit, 4),
             "left_out": float(len(fit.outliers)),
         },
     }
