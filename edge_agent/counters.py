@@ -198,7 +198,7 @@ def used(before: float, after: float, events: Collection[Mapping[str, Any]]) -> 
     for event in events:
         match event["event"]:
             case "counter-rollover":
-                return float(event["amount"]) - max(0.0, before - event["before"])
+                return float(event["amount"]) - max(0.0, before - float(event["before"]))
             case "counter-reset":
                 return after
             case "counter-jump" | "meter-swap" | "counter-restart":

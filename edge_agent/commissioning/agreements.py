@@ -16,6 +16,7 @@ MOVED: Final = 1.7  # a load may have moved so much between the clamp reading an
 _CLOSE: Final = 1.05
 _MOST: Final = 250
 _MOST_FACTORS: Final = 60
+_HALVES: Final = 5.0  # bits
 _LIVE: Final = 0.05  # of the largest current
 _TOGETHER: Final = 0.01  # the least power per ampere of a phase, relative to that of another
 
@@ -87,7 +88,12 @@ class Agreements:
             unusual += 6.0 if power is not None and not -3 <= power - match.decade <= 4 else 0.0
         spots = [index for index in (match.current, match.power, match.factor) if index >= 0]
         taste = sum(max(self.taste(place) for place in self.vectors.places[index]) for index in spots)
+        unusual += sum(_HALVES for index in spots if self._is_half(index))
         return match.bits + taste - unusual
+
+    def _is_half(self, index: int) -> bool:
+        """Whether the lower word is always zero: it is another value's upper one."""
+        return not self.beside.is_float and not np.any(self.vectors.flat[index] % 65536)
 
     def goes_with(self, current: int, other: int) -> bool:
         """Whether it is something wherever much current flows."""

@@ -192,6 +192,8 @@ class _Proposals:
             if other != index and self._is_apart(other, apparent) and self._is_apart(other, index):
                 # The two look alike; tables name power first.
                 return True, bits + more - (8.0 if vectors.places[other][0].at < beside.at else 0.0)
+        if self._volts.phases == 1:
+            return False, bits
         own = companions.total(vectors.values[index], scale, self._singles, beside)
         is_summed = own is not None and own.scale == scale
         return is_summed, bits + (own.bits if own is not None and is_summed else 0.0)
