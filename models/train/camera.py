@@ -38,7 +38,7 @@ FEWEST: Final = 10
 MOST: Final = 50
 MOST_PIXELS: Final = 1 << 18
 """Of the model's picture."""
-MARGIN: Final = 1.8
+MARGIN: Final = 2.0
 """How much farther than the second farthest good part a part may be: light and dirt change from day to day, and one
 odd part among the good ones must not let all others pass."""
 CONFIDENCE: Final = 0.95

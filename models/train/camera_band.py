@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-MARGIN: Final = 4.5
+MARGIN: Final = 4.0
 """How much farther outside than the second farthest good part, judged by the others, a part may be."""
 BORDER: Final = 6  # pixels: there the picture ends
 _REACH: Final = 3  # pixels: how far a place may lie beside where it was
