@@ -234,8 +234,8 @@ def _say(calibrated: Calibrated, made: Made, kept: str, *, as_json: bool) -> Non
 
 def _say_numbers(numbers: Mapping[str, Any], agreement: float | None) -> None:
     print(
-        f"\n{numbers['minutes']:g} minutes; limits for {numbers['false_alarms_per_day']:.3g} false alarms per day; "
-        f"in these minutes there were {numbers['cases']:g}, "
+        f"\n{numbers['minutes']:g} minutes; limits for {numbers['false_alarms_per_day']:.3g} false alarms per day of "
+        f"running just like this; in these minutes there were {numbers['cases']:g}, "
         f"so with 95 % confidence there are at most {numbers['at_most_per_day_95']:g} per day"
     )
     if "cases_before" in numbers:

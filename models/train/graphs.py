@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from models.anomaly import CONTRIBUTIONS, INPUT, SCORE
-from models.deviation import LARGEST
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -21,7 +20,9 @@ _BLOCKS: Final = 4
 _TREES = 100
 _IR: Final = 8
 _ZERO: Final = 128
-_STEP: Final = LARGEST / 127.0  # of the 8-bit rows: symmetric, so that 0 stays exactly 0
+STEP: Final = 1.0 / 40.5
+"""Of the 8-bit rows: 0 stays exactly 0, the largest row fits, and the limit 1 lies on the edge between two steps, so
+that rounding never carries a row across it."""
 
 
 def line_graph(count: int, scales: int, precision: str) -> bytes:
@@ -44,7 +45,7 @@ def line_graph(count: int, scales: int, precision: str) -> bytes:
         return add("DequantizeLinear", [eight, "step", "zero"], f"{stem}_real")
 
     if quantised:
-        constants += [("step", np.array(_STEP, np.float32)), ("zero", np.array(_ZERO, np.uint8))]
+        constants += [("step", np.array(STEP, np.float32)), ("zero", np.array(_ZERO, np.uint8))]
     name = squeeze(INPUT, "rows")
     name = squeeze(add("Abs", [name], "size"), "size")
     name = add("Reshape", [name, "shape"], "by_quantity")

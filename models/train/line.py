@@ -18,7 +18,7 @@ How a limit comes about, for every quantity and every scale:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +28,7 @@ from edge_agent.errors import ModelError
 from models.deviation import Deviations, rest, rows
 from models.train.alignment import Aligned
 from models.train.tails import most_events, student_limit
-from models.train.wander import independent_looks, tail_degrees, wander
+from models.train.wander import independent_looks, span, tail_degrees, wander
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -48,6 +48,7 @@ _RARELY: Final = 0.05
 _RIDGE: Final = 0.1  # of the correlation matrix: quantities that are almost the same must not cancel out
 _EXPLAINED: Final = 0.5  # the others must take half of it away, or the row is not worth its false alarms
 _EXPLAINING_LOOKS: Final = 16.0
+_ABSURD: Final = 1e100
 _WIDEST: Final = 3.0  # times all that the quantity did in the calibration
 _REACH: Final = 3.0  # root mean squares of what a reading brings
 _LOOKS_PER_WEIGHT: Final = 8.0  # weights from fewer looks explain the noise of the calibration
@@ -71,13 +72,14 @@ class Fit:
 
 def fit_line(data: Aligned, false_alarms_per_day: float = 1.0) -> Fit:
     """Learn from normal running. Raises ModelError for what cannot be used at all; everything else is a warning."""
-    duration_s = float(data.times_s[-1] - data.times_s[0])
+    there = np.isfinite(data.values).any(axis=1)  # while the machine is switched off nothing is known of it
+    duration_s = float(there.sum() * data.every_s)
     if duration_s < SHORTEST_S * max(1.0, data.every_s):
         raise ModelError(
             f"{duration_s:.0f} s of normal running are too short",
             hint=f"{SHORT_S / 60 * max(1.0, data.every_s):.0f} minutes are good at a reading every {data.every_s:g} s",
         )
-    left_out = _unusable(data)
+    left_out = _unusable(data.quantities, data.values[there])
     values = data.values.copy()
     values[:, [index for index, name in enumerate(data.quantities) if name in left_out]] = np.nan
     unit = max(1.0, data.every_s)
@@ -92,7 +94,7 @@ def fit_line(data: Aligned, false_alarms_per_day: float = 1.0) -> Fit:
     both = np.stack([own, remaining], axis=2)  # (N, K, 2, Q)
     limits, looks = _limits(both, resolution, duration_s, false_alarms_per_day)
     limits *= np.sqrt(wander(both, values, explained, data, fast_s))
-    limits = np.minimum(limits, _WIDEST * _span(values))
+    limits = np.minimum(limits, _WIDEST * span(values))
     for index, name in enumerate(data.quantities):
         if not limits[..., index].any():
             left_out.setdefault(name, "moves too slowly for so short a calibration")
@@ -110,20 +112,21 @@ def fit_line(data: Aligned, false_alarms_per_day: float = 1.0) -> Fit:
         "left_out": left_out,
     }
     fit = Fit(data.quantities, data.every_s, parameters, network_rows)
-    fit.warnings = _warn(data, duration_s, left_out) + warnings
+    fit.warnings = _warn(data, data.values[there], duration_s, left_out) + warnings
     fit.report = _report(network_rows, duration_s, looks, limits, false_alarms_per_day)
     return fit
 
 
-def _unusable(data: Aligned) -> dict[str, str]:
+def _unusable(quantities: Sequence[str], values: Array) -> dict[str, str]:
     left_out = {}
-    for index, name in enumerate(data.quantities):
-        column = data.values[:, index]
+    for name, column in zip(quantities, values.T, strict=True):
         present = column[np.isfinite(column)]
         if len(present) < len(column) / 2:
             left_out[name] = "absent for more than half of the time"
         elif present.min() == present.max():
             left_out[name] = "constant"
+        elif np.abs(present).max() > _ABSURD:
+            left_out[name] = "has values that no machine has"
     return left_out
 
 
@@ -135,14 +138,6 @@ def _resolution(values: Array) -> Array:
         if len(levels) > 1:
             steps[index] = np.diff(levels).min()
     return steps
-
-
-def _span(values: Array) -> Array:
-    """From the lowest to the highest value of each quantity; 0 where there is none."""
-    known = np.isfinite(values)
-    span = np.where(known, values, -np.inf).max(axis=0) - np.where(known, values, np.inf).min(axis=0)
-    found: Array = np.where(known.any(axis=0), span, 0.0)
-    return found
 
 
 def _replay(state: Deviations, times_s: Array, values: Array) -> tuple[Array, Array]:
@@ -265,13 +260,13 @@ def _limits(both: Array, resolution: Array, duration_s: float, per_day: float) -
     return limits, looks
 
 
-def _warn(data: Aligned, duration_s: float, left_out: Mapping[str, str]) -> list[str]:
+def _warn(data: Aligned, values: Array, duration_s: float, left_out: Mapping[str, str]) -> list[str]:
     warnings = [f"{name} is left out: {reason}" for name, reason in left_out.items()]
     if duration_s < SHORT_S * max(1.0, data.every_s):
         warnings.append(f"{duration_s / 60:.0f} minutes are short: limits are wide, and slow changes stay unseen")
     gone: dict[str, list[str]] = {}
     for index, name in enumerate(data.quantities):
-        missing = float(np.isnan(data.values[:, index]).mean())
+        missing = float(np.isnan(values[:, index]).mean())
         if 0.02 < missing < 0.5:
             gone.setdefault(f"{missing:.0%}", []).append(name)
     warnings += [f"{_several(names)} absent for {share} of the time" for share, names in gone.items()]

@@ -104,6 +104,7 @@ def _card(
     threshold: float,
     networks: Iterable[str],
 ) -> dict[str, Any]:
+    confirmed = fit.report["confirmed_at_most_per_day_95"]
     return {
         "name": name,
         "version": version,
@@ -113,7 +114,7 @@ def _card(
         "input": {"kind": "rows", "quantities": list(fit.quantities), "every": f"{fit.every_s:g}s"},
         "threshold": {
             "value": threshold,
-            "set_for": f"false alarms {false_alarms}",
+            "set_for": f"false alarms {false_alarms}; confirmed: at most {confirmed:g}/day",
             "samples": len(fit.rows),
             "confidence": 0.95,
         },
@@ -134,8 +135,8 @@ def _plain(report: Mapping[str, float | str]) -> dict[str, float | str]:
 def _samples(data: Aligned) -> tuple[npt.NDArray[np.float64], list[float]]:
     """The end of the calibration as it was, then every quantity far off."""
     calm = data.values[-_GOLDEN_CALM:]
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         spread = np.nanstd(data.values, axis=0)
     off = np.repeat(np.where(np.isnan(calm[-1:]), np.nanmedian(data.values, axis=0), calm[-1:]), _GOLDEN_OFF, axis=0)
-    inputs = np.concatenate([calm, off + _OFF * np.where(spread > 0, spread, 1.0)])
+    inputs = np.concatenate([calm, off + _OFF * np.where((spread > 0) & np.isfinite(spread), spread, 1.0)])
     return inputs, [float(index * data.every_s) for index in range(len(inputs))]

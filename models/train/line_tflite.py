@@ -13,7 +13,7 @@ import flatbuffers
 import numpy as np
 
 from models.anomaly import CONTRIBUTIONS, INPUT, SCORE
-from models.deviation import LARGEST
+from models.train.graphs import STEP
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 _FLOAT32, _INT32, _INT8 = 0, 2, 9
 _ABS, _RESHAPE, _REDUCE_MAX = 101, 22, 82
 _ABS_OPTIONS, _RESHAPE_OPTIONS, _REDUCER_OPTIONS = 78, 17, 27  # of the union of options
-_STEP: Final = LARGEST / 127.0  # as in ONNX: 0 stays exactly 0
 _OFFSET: Final = "UOffsetTRelative"
 
 
@@ -98,7 +97,7 @@ class _Writer:
             3: (_OFFSET, self._builder.CreateString(tensor.name)),
         }
         if kind == _INT8:
-            scale, zero = self.numbers(np.array([_STEP], np.float32)), self.numbers(np.array([0], np.int64))
+            scale, zero = self.numbers(np.array([STEP], np.float32)), self.numbers(np.array([0], np.int64))
             fields[4] = (_OFFSET, self.table({2: (_OFFSET, scale), 3: (_OFFSET, zero)}))
         return self.table(fields)
 

@@ -19,10 +19,10 @@ def independent_looks(series: Array) -> float:
     """How many independent looks at its own variance a series holds: N / Σρ² over all lags (Bartlett)."""
     count = len(series)
     centred = series - series.mean()
-    if not centred.any():
-        return 0.0
     spectrum = np.abs(np.fft.rfft(centred, 2 * count)) ** 2
     correlation = np.fft.irfft(spectrum)[:count]
+    if correlation[0] <= 0:
+        return 0.0
     correlation = correlation / correlation[0]
     faded = np.flatnonzero(correlation < 0.05)  # beyond it there is only the noise of the estimate
     reach = faded[0] if len(faded) else count
@@ -61,3 +61,11 @@ def wander(both: Array, values: Array, explained: Array, data: Aligned, fast_s: 
                 if expected > 0:
                     ratio[scale, kind, index] = max(1.0, size[scale, kind, index] / expected)
     return ratio
+
+
+def span(values: Array) -> Array:
+    """From the lowest to the highest value of each quantity; 0 where there is none."""
+    known = np.isfinite(values)
+    span = np.where(known, values, -np.inf).max(axis=0) - np.where(known, values, np.inf).min(axis=0)
+    found: Array = np.where(known.any(axis=0), span, 0.0)
+    return found

@@ -97,6 +97,24 @@ def test_what_cannot_be_used_is_refused_and_nothing_is_written(place, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_machine_that_was_off_overnight_has_a_calibration_all_the_same(place, tmp_path):
+    """Half a day without any reading is told and does not count; absurd and tiny columns do not stop the rest."""
+    lines = table(tmp_path / "normal.csv", NORMAL_S).read_text().splitlines()
+    later = [line.split(",") for line in lines[1 + NORMAL_S // 2 :]]
+    rows = lines[1 : 1 + NORMAL_S // 2] + [",".join([str(int(at) + 40_000), *rest]) for at, *rest in later]
+    rows = [f"{row},{2 + index % 2}e200,{1 + index % 2}e-300" for index, row in enumerate(rows)]
+    (tmp_path / "night.csv").write_text("\n".join([lines[0] + ",absurd,tiny", *rows]) + "\n")
+    code, out, said = place(
+        "calibrate", "line", "--csv", tmp_path / "night.csv", "--bundle-dir", tmp_path / "o", "--json"
+    )
+    assert code == 0, said
+    about = json.loads(out)
+    assert 20 <= about["minutes"] < 21
+    assert set(about["quantities"]) >= {"power", "current", "bearing"}
+    assert about["left_out"]["absurd"] == "has values that no machine has"
+    assert any("once for 40001 s" in doubt for doubt in about["doubts"])
+
+
 def test_a_folder_that_is_no_bundle_is_not_touched(place, tmp_path):
     """An earlier bundle is replaced; anything else stays."""
     normal = table(tmp_path / "normal.csv", NORMAL_S)
