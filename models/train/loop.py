@@ -68,15 +68,30 @@ class Task(NamedTuple):
 def train(task: Task, recipe: Recipe, kind: str, tell: Tell) -> nn.Module:
     """A network that has learned; ``kind``: ``locate`` or ``classify``."""
     with _one_thread():
-        torch.manual_seed(recipe.seed)
-        channels = task.pixels.images.shape[3]
         if kind == "locate":
-            network: nn.Module = Locator(channels, recipe.width, place=recipe.place)
-            batches = _located(task, recipe, network)
-        else:
-            network = Classifier(channels, task.classes, recipe.width)
-            batches = _classified(task, recipe, network)
-        return _learn(network.to(memory_format=torch.channels_last), batches, task, recipe, tell)
+            return _locator(task, recipe, tell)
+        return _classifier(task, recipe, tell)
+
+
+def _locator(task: Task, recipe: Recipe, tell: Tell) -> nn.Module:
+    torch.manual_seed(recipe.seed)
+    network = Locator(task.pixels.images.shape[3], recipe.width, place=recipe.place)
+    return _learn(network, _located(task, recipe, network), task, recipe, tell)
+
+
+def _classifier(task: Task, recipe: Recipe, tell: Tell) -> nn.Module:
+    torch.manual_seed(recipe.seed)
+    network = Classifier(task.pixels.images.shape[3], task.classes, recipe.width)
+    learned = _learn(network, _classified(task, recipe, network), task, recipe, tell)
+    counts = np.bincount(task.truth[task.train], minlength=task.classes).clip(min=1)
+    return leaning(learned, counts, recipe.prior)
+
+
+def leaning(network: Any, counts: Indices, prior: float) -> Any:
+    """Rare classes are learned with more weight than they occur with; this takes a part of that back."""
+    with torch.no_grad():
+        network.head.bias += prior * torch.from_numpy(np.log(counts / counts.sum())).float()
+    return network
 
 
 @contextmanager
@@ -96,6 +111,7 @@ def narrow() -> Any:
 
 
 def _learn(network: nn.Module, batches: Iterator[Any], task: Task, recipe: Recipe, tell: Tell) -> nn.Module:
+    network = network.to(memory_format=torch.channels_last)
     average = copy.deepcopy(network).eval()
     optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -141,7 +157,7 @@ def _located(task: Task, recipe: Recipe, network: nn.Module) -> Iterator[Any]:
     cutouts = Cutouts(task.pixels, task.train, task.truth, task.good, recipe.crop, recipe.seed)
     draw = torch.Generator().manual_seed(recipe.seed)
     black = -recipe.mean / recipe.std
-    mine = {recipe.steps // 4, recipe.steps // 2, recipe.steps * 3 // 4}
+    mine = {recipe.steps * eighth // 8 for eighth in range(1, 8)}
     step = 0
     while True:
         if step in mine:

@@ -75,6 +75,9 @@ class Recipe(Section):
     weight: Share = Field(
         default=0.5, description="How much rare classes count: 0 as they are, 1 all the same; classify."
     )
+    prior: Share = Field(
+        default=0.0, description="How much the answer leans back to frequent classes after learning with weights."
+    )
     false_rejects: Share | None = Field(
         default=0.01, description="Share of good parts that may be refused; null: as few mistakes as possible."
     )

@@ -19,9 +19,10 @@ import torch
 
 from edge_agent.cli import main
 from models import bundle, judge, keys, trial
-from models.train import networks
+from models.train import loop, networks
 from tests.models.test_train_pictures import label, png
 
+pytestmark = pytest.mark.timeout(1800)  # a busy machine learns slowly
 ROOT = Path(__file__).parent.parent.parent
 RECIPE = """\
 name: pits
@@ -77,7 +78,9 @@ def test_from_polygons_to_a_signed_bundle_that_finds_pits(place, capsys):
     image[20:29, 40:49] = 15
     for variant in ("int8-onnx", "int8-tflite"):
         assert trial.prove(found, variant).samples
-        answer = judge.load(found, variant).judge(image)
+        loaded = judge.load(found, variant)
+        assert all(each.dtype == "float32" for each in loaded.session.outputs)  # only the trunk is quantised
+        answer = loaded.judge(image)
         assert answer.label == "defect"
         assert answer.details["at_px"] == pytest.approx([44, 24], abs=8)
     assert (place / "pits.html").read_text().startswith("<!doctype html>")
@@ -114,6 +117,17 @@ def test_where_defects_occur_is_learned_as_a_band():
     assert not network.likely(nowhere).any()
 
 
+def test_an_answer_leans_back_to_frequent_classes():
+    """By a share of the logarithm of how often each occurs; none for a prior of 0."""
+    network = networks.Classifier(1, 3, 12)
+    before = network.head.bias.detach().clone()
+    loop.leaning(network, np.array([8, 1, 1]), 0.0)
+    assert torch.equal(network.head.bias, before)
+    loop.leaning(network, np.array([8, 1, 1]), 0.5)
+    added = (network.head.bias - before).detach().numpy()
+    assert added == pytest.approx(0.5 * np.log([0.8, 0.1, 0.1]))
+
+
 def test_an_interruption_leaves_nothing(place):
     """Ctrl-C in the middle of learning: exit code 130, no bundle, no scratch."""
     command = [sys.executable, "-m", "edge_agent", "train", "defects", "data", "-o", "pits", "--epochs", "100000"]
@@ -124,6 +138,6 @@ def test_an_interruption_leaves_nothing(place):
         if line.startswith("train"):
             break
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
+    assert process.wait(300) == 130
     process.stderr.close()
     assert sorted(path.name for path in place.iterdir()) == ["data", "recipe.yaml"]
