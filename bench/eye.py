@@ -3,8 +3,9 @@
 Time: one JPEG of 1280 x 720 to its verdict (decode, gate, preprocessing, session, doubt, plan of evidence), over the
 bare decode and the bare call of the runtime with ready numbers, in turns; processor time, lower quartile.
 Twice: the whole picture, which must be resized for the model, and a region of just its size (`roi`).
-Memory: a real eye process that judged so many pictures; its pages in memory (RSS), and its share of them (PSS: what
-it shares with others counts in parts), beside an eye that asks only the rule.
+Memory: a real eye process that judged so many pictures; its pages in memory (RSS), its share of them (PSS: what
+it shares with others counts in parts), and what is its own (the rest are libraries, as the kernel has them in its
+cache), beside an eye that asks only the rule.
 """
 
 import argparse
@@ -144,7 +145,10 @@ def memory(name, jpegs, folder):
         time.sleep(0.1)
     (pid,) = Path(f"/proc/self/task/{thread.native_id}/children").read_text().split()
     said = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    sizes = {key: int(re.search(rf"^{key}:\s+(\d+) kB", said, re.MULTILINE)[1]) * 1.024e-3 for key in ("Rss", "Pss")}
+    sizes = {
+        key: int(re.search(rf"^{key}:\s+(\d+) kB", said, re.MULTILINE)[1]) * 1.024e-3
+        for key in ("Rss", "Pss", "Anonymous")
+    }
     stop.set()
     thread.join()
     return {
