@@ -185,11 +185,9 @@ class TriggerSection(Section):
     edge: Literal["rising", "falling"] = Field(default="falling", description="`gpio`: which edge means a part.")
     pull: Literal["up", "down", "none"] = Field(default="up", description="`gpio`: the chip's own resistor.")
     debounce: Duration = Field(default=0.005, ge=0, le=0.3, description="`gpio`: the level holds so long to count.")
-    delay: Duration = Field(
-        default=0.0, ge=0, le=60, description="`gpio`: from the edge until the part is in the picture."
-    )
+    delay: Duration = Field(default=0.0, ge=0, le=60, description="`gpio`: from the edge until the part is in sight.")
     within: Duration = Field(
-        default=1.0, gt=0, le=60, description="`gpio`: without a picture for so long after that, it is not inspected."
+        default=1.0, gt=0, le=60, description="`gpio`: for how long it stays in sight from then on."
     )
     moved: float = Field(default=0.02, gt=0, lt=1, description="`motion`: it moves while more of the region changes.")
     still: Duration = Field(default=0.3, ge=0, le=60, description="`motion`: it is still when nothing moved so long.")
@@ -229,9 +227,7 @@ class EvidenceSection(Section):
     quota: Size = Field(default=256 * 2**20, ge=2**20, description="Room on disk; the oldest pictures go first.")
     keep: Duration = Field(default=30 * 86400.0, gt=0, description="Older pictures go.")
     keep_free: Size = Field(default=128 * 2**20, ge=0, description="With less room left on the disk none is written.")
-    overlay: bool = Field(
-        default=True, description="Whether a copy with a box around what was found is kept beside it."
-    )
+    overlay: bool = Field(default=True, description="Whether a copy that shows where is kept beside it.")
     uncertain: UncertainSection = Field(default=UncertainSection(), description="What is kept to be labelled.")
 
 
