@@ -6,6 +6,8 @@
                                              are the good parts, the others are judged in their order
     python -m bench.camera surfaces          computed surfaces of many kinds with planted blemishes
     python -m bench.camera cookie            a few photos with normal and cracked parts: does it work at all?
+    python -m bench.camera thermal           thermal pictures, each of another module: only the kind is the same
+    python -m bench.camera scene             moved, and lit otherwise: is that said before good parts are refused?
     python -m bench.camera time [PICTURES]   how long 20 pictures take, and one judgement
 
 The backbone has seen none of these pictures: it learned from computed surfaces (other ones than `surfaces`). The sets
@@ -22,8 +24,9 @@ import json
 import os
 import re
 import sys
+import tarfile
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -60,12 +63,18 @@ def read(path):
     return opencv.decode(path.read_bytes(), 40_000_000)
 
 
-def bsdata():
-    """Each spot by itself, and all of them together."""
+def _spots():
+    """Spot → its pictures, in their order."""
     spots = defaultdict(list)
     for path in sorted((DATA / "bsdata_pitting" / "data").glob("01_*")):
         if found := SPOT.match(path.name):
             spots[found[1]].append(path)
+    return spots
+
+
+def bsdata():
+    """Each spot by itself, and all of them together."""
+    spots = _spots()
     delays, false, good, refused, missed = [], 0, 0, 0, 0
     for spot, paths in spots.items():
         model, fit, seconds = calibrated([read(path) for path in paths[:SHOWN]])
@@ -169,6 +178,69 @@ def cookie():
     )
 
 
+def thermal():
+    """Modules without anomaly are shown; others without, and with one, are judged. Six times as large."""
+    folder = DATA / "ir_solar_modules"
+    kinds = json.loads((folder / "module_metadata.json").read_text())
+    random = np.random.default_rng(0)
+    with tarfile.open(folder / "images.tar.gz") as archive:
+        members = {Path(each.name).name: each for each in archive.getmembers() if each.isfile()}
+        names = [(Path(each["image_filepath"]).name, each["anomaly_class"] == "No-Anomaly") for each in kinds.values()]
+        random.shuffle(names)
+        parts = {
+            good: [_enlarged(archive, members[name]) for name, is_good in names if is_good == good and name in members][
+                :60
+            ]
+            for good in (True, False)
+        }
+    model, fit, _ = calibrated(parts[True][:SHOWN])
+    said = {
+        good: [model.judge(each) for each in each_of]
+        for good, each_of in ((True, parts[True][SHOWN:]), (False, parts[False]))
+    }
+    print(
+        json.dumps(
+            {str(good): Counter(each.label for each in judged) for good, judged in said.items()}
+            | {"doubts": fit.doubts}
+        )
+    )
+
+
+def _enlarged(archive, member):
+    image = opencv.decode(archive.extractfile(member).read(), 10_000)
+    return np.repeat(np.repeat(image, 6, axis=0), 6, axis=1)
+
+
+def scene():
+    """Three series and the photos: how far, how dark, how tinted, until somebody says so, and what was said before."""
+    sets = {spot: [read(path) for path in paths[: SHOWN + 4]] for spot, paths in list(_spots().items())[:3]}
+    photos = sorted((DATA / "aws_cookie").glob("t*-images/*normal-*.jpg"))[: SHOWN + 4]
+    for name, images in {**sets, "cookie": [read(path) for path in photos]}.items():
+        model, _, _ = calibrated(images[:SHOWN])
+        for what, changed in CHANGES.items():
+            said = {
+                step: Counter(
+                    judged.details.get("reason", judged.label)
+                    for each in images[SHOWN:]
+                    for judged in [model.judge(changed(each, step))]
+                )
+                for step in STEPS[what]
+            }
+            print(name, what, {step: dict(count) for step, count in said.items()}, flush=True)
+
+
+STEPS = {
+    "moved px": (0, 2, 5, 10, 20, 30, 40, 60, 80),
+    "light x": (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 1.1, 1.2, 1.4),
+    "red x": (1.0, 0.9, 0.8, 0.7, 0.6, 0.5),
+}
+CHANGES = {
+    "moved px": lambda image, step: np.roll(image, (step // 2, step), axis=(0, 1)),
+    "light x": lambda image, step: np.clip(image * step, 0, 255).astype(np.uint8),
+    "red x": lambda image, step: np.clip(image * np.array([1, 1, step]), 0, 255).astype(np.uint8),
+}
+
+
 def how_long(folder):
     """Of 20 pictures from the folder, or of noise at 1280x720."""
     random = np.random.default_rng(0)
@@ -192,7 +264,7 @@ def how_long(folder):
 def main(arguments=None):
     """See the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("bsdata", "surfaces", "cookie", "time"))
+    parser.add_argument("what", choices=("bsdata", "surfaces", "cookie", "thermal", "scene", "time"))
     parser.add_argument("folder", nargs="?")
     parser.add_argument("--count", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
@@ -202,7 +274,7 @@ def main(arguments=None):
     elif chosen.what == "time":
         how_long(chosen.folder)
     else:
-        {"bsdata": bsdata, "cookie": cookie}[chosen.what]()
+        {"bsdata": bsdata, "cookie": cookie, "thermal": thermal, "scene": scene}[chosen.what]()
     return 0
 
 

@@ -37,7 +37,8 @@ COLUMNS: Final = 8
 ROWS: Final = 6
 QUANTILES: Final = (0.1, 0.5, 0.9)
 LEAST_LEVELS: Final = 24.0  # grey levels that a cell may always differ
-LEAST_SHIFT: Final = 0.03  # of the width
+LEAST_SHIFT: Final = 0.025  # of the width
+LEAST_WHITE: Final = 0.08  # of the pixels
 MOST_GAIN: Final = 1.4  # of a channel, that is always undone
 _SPREADS: Final = 4.0
 _MOST: Final = 0.5  # of the cells
@@ -64,6 +65,9 @@ class SceneParameters(Section):
     )
     gain: float = Field(
         default=MOST_GAIN, ge=1, description="How much brighter or darker each colour may be: it is undone."
+    )
+    white: float = Field(
+        default=1.0, gt=0, le=1, description="Which share of the pixels may be white, where the camera sees no more."
     )
     like: float = Field(default=0.0, ge=0, le=1, description="How well it must fit the reference to tell.")
 
@@ -106,9 +110,9 @@ class Scene:
         shrunk = small(image)
         seen = grey(shrunk)
         now = levels(seen)
-        darker = float(np.median(self._levels[:, 1]) - np.median(now[:, 1]))
-        if abs(darker) > allowed.tolerance:  # all of it: nothing else can be told then
-            return Look(LIGHT_CHANGED, {"levels": round(-darker, 1)})
+        wrong = self._blind(shrunk, now)  # nothing else can be told then
+        if wrong:
+            return Look(LIGHT_CHANGED, wrong)
         x = y = 0.0
         if allowed.shift is not None:  # before the cells: a camera that moved shows others
             x, y, sure = shift(self._reference, spectrum(seen))
@@ -117,13 +121,26 @@ class Scene:
             elif max(abs(x), abs(y)) > allowed.shift * WIDTH:
                 moved = [round(x * width / WIDTH), round(y * width / WIDTH)]
                 return Look(CAMERA_MOVED, {"moved_px": moved, "like": round(sure, 3)})
-        differ = np.median(np.abs(now - self._levels), axis=1)
-        if (differ > allowed.tolerance).mean() > _MOST:
-            return Look(LIGHT_CHANGED, {"levels": round(float(np.median(differ)), 1)})
         gain = gains(self._colours, colours(shrunk))
-        if gain.max() > allowed.gain or gain.min() < 1 / allowed.gain:
-            return Look(LIGHT_CHANGED, {"blue_green_red": [round(float(1 / each), 2) for each in gain]})
-        return Look(None, {}, x, y, tuple(gain.tolist()))
+        wrong = self._lit_otherwise(now, gain)
+        return Look(LIGHT_CHANGED, wrong) if wrong else Look(None, {}, x, y, tuple(gain.tolist()))
+
+    def _blind(self, shrunk: Pixels, now: Array) -> dict[str, object]:
+        """All of it is darker or brighter, or more is saturated: by how much."""
+        brighter = float(np.median(now[:, 1]) - np.median(self._levels[:, 1]))
+        if abs(brighter) > self._parameters.tolerance:
+            return {"levels": round(brighter, 1)}
+        saturated = whiteness(shrunk)
+        return {"white": round(saturated, 3)} if saturated > self._parameters.white else {}
+
+    def _lit_otherwise(self, now: Array, gain: Array) -> dict[str, object]:
+        """Most cells differ, or a colour is stronger than can be undone: by how much."""
+        differ = np.median(np.abs(now - self._levels), axis=1)
+        if (differ > self._parameters.tolerance).mean() > _MOST:
+            return {"levels": round(float(np.median(differ)), 1)}
+        if gain.max() > self._parameters.gain or gain.min() < 1 / self._parameters.gain:
+            return {"blue_green_red": [round(float(1 / each), 2) for each in gain]}
+        return {}
 
     def bring_back(self, image: Pixels, look: Look, size: tuple[int, int]) -> Pixels:
         """The picture in this size (width, height), where and as bright as the good parts were."""
@@ -158,6 +175,7 @@ def describe(images: Sequence[Pixels]) -> tuple[dict[str, Any], list[str]]:
         "size": f"{width}x{height}",
         "levels": [round(float(level), 1) for level in centre.reshape(-1)],
         "tolerance": round(min(255.0, max(LEAST_LEVELS, _SPREADS * spread)), 1),
+        "white": round(min(1.0, LEAST_WHITE + max(whiteness(picture) for picture in shrunk)), 3),
         "gain": round(max(MOST_GAIN, 1.2 * apart), 3),
         "reference": base64.b64encode(encoded).decode(),
         **place,
@@ -200,8 +218,7 @@ def impression(image: Pixels, before: Pixels | None) -> Impression:
     if before is not None and before.shape == image.shape:
         x, y, _ = shift(spectrum(grey(small(before))), spectrum(seen))
         moved = max(abs(x), abs(y)) * image.shape[1] / WIDTH
-    white = float((seen >= _WHITE).mean())
-    return Impression(float((bent * bent).mean()), float(seen.mean()), white, moved)
+    return Impression(float((bent * bent).mean()), float(seen.mean()), whiteness(small(image)), moved)
 
 
 def small_size(width: int, height: int) -> tuple[int, int]:
@@ -214,6 +231,11 @@ def small(image: Pixels) -> Pixels:
     height, width = image.shape[:2]
     shrunk: Pixels = catalogue.load(catalogue.PICTURES, "resize")(image, *small_size(width, height))
     return shrunk
+
+
+def whiteness(picture: Pixels) -> float:
+    """The share of saturated pixels: what was there is lost, and no gain brings it back."""
+    return float((picture.max(axis=2) >= _WHITE).mean())
 
 
 def colours(picture: Pixels) -> Array:

@@ -13,6 +13,7 @@ from edge_agent.clock import ManualClock
 from models import bundle, judge, keys
 from models.chain import Chain
 from models.scene import impression
+from models.train import camera, camera_bundle
 from models.train.camera import false_rejects_at_most, model_size
 
 HEIGHT, WIDTH = 192, 256
@@ -210,3 +211,68 @@ def test_why_it_was_not_inspected_reaches_the_verdict(calibrated):
     assert (said.label, said.reason, said.score) == ("not-inspected", "camera-moved", None)
     assert "reason" not in said.details
     assert chain.fallbacks == 0
+
+
+def glaring(number):
+    """Light that the sensor cannot take: a sixth of the picture is white."""
+    image = part(number)
+    image[:, :42] = 255
+    return image
+
+
+def tinted(number):
+    """As if the white balance had jumped."""
+    return np.clip(part(number) * np.array([1.0, 1.0, 0.6]), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("image", "what"), [(glaring(500), "white"), (tinted(501), "blue_green_red")])
+def test_light_that_cannot_be_undone_is_told(calibrated, image, what):
+    """Saturated pixels and another colour of the light: not inspected, with what was seen."""
+    said = judge.load(calibrated).judge(image)
+    assert said.label == "not-inspected"
+    assert said.details["reason"] == "light-changed"
+    assert what in said.details
+
+
+def test_a_little_of_another_colour_does_not_matter(calibrated):
+    """White balance that wanders by a tenth is undone, channel by channel."""
+    image = np.clip(part(502) * np.array([1.0, 0.95, 0.87]), 0, 255).astype(np.uint8)
+    assert judge.load(calibrated).judge(image).label == "good"
+
+
+def test_a_region_is_all_that_is_judged(goods, tmp_path, monkeypatch, capsys):
+    """With --roi nothing counts beside it, and pictures are still whole ones."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "good", goods)
+    ask = ["calibrate", "camera", "--good-dir", "good", "--bundle-dir", "out"]
+    assert main([*ask, "--roi", "100x192+140+0"]) == 0
+    model = judge.load(bundle.load(tmp_path / "out", keys.trusted(tmp_path / ".local/share/edge-agent")))
+    assert model.judge(scratched(503)).label == "good"
+    beside = part(504)
+    beside[100:116, 180:198] = 15
+    assert model.judge(beside).label == "defect"
+    capsys.readouterr()
+    assert main([*ask, "--roi", "100 by 100"]) == 2
+    assert "640x480+100+50" in capsys.readouterr().err
+
+
+def test_a_place_that_changed_while_it_was_shown_counts_little(tmp_path):
+    """Dirt that grows among good parts goes on growing, and is no defect; elsewhere the same spot is one."""
+
+    def soiled(number, size, at):
+        image = part(number)
+        image[at : at + 3 + size, 200 : 203 + 2 * size] //= 2
+        return image
+
+    fit = camera.fit([soiled(600 + number, number // 2, 20) for number in range(16)], lambda *_: None)
+    made = camera_bundle.make(fit, [part(600)] * 16, "x", 1, keys.device_key(tmp_path), source="x")
+    model = judge.build(made.bundle)
+    assert model.judge(soiled(700, 9, 20)).label == "good"
+    assert model.judge(soiled(701, 9, 90)).label == "defect"
+
+
+def test_a_part_that_was_shown_and_is_beyond_the_limit_is_counted():
+    """Three of 60 beyond the limit: at most 12.5 % of all with 95 % confidence (one-sided, Clopper and Pearson)."""
+    assert false_rejects_at_most(60, 3) == pytest.approx(0.1239, abs=2e-3)
+    assert false_rejects_at_most(10, 10) == pytest.approx(1.0, abs=1e-6)
