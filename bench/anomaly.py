@@ -377,8 +377,10 @@ begin = time.process_time()
 from models.train.alignment import align
 from models.train.graphs import line_graph
 from models.train.line import fit_line
+from models.train.line_tflite import line_tflite
 fit = fit_line(align(series))
-networks = [line_graph(10, len(fit.parameters["fast_s"]), precision) for precision in ("fp32", "int8")]
+make = (line_graph, line_tflite)
+networks = [each(10, len(fit.parameters["fast_s"]), precision) for each in make for precision in ("fp32", "int8")]
 print(json.dumps({{"fit_s": time.process_time() - begin, "fit_peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000}}))
 """
 
@@ -388,7 +390,7 @@ def fit(_):
     text = FIT.format(root=str(ROOT))
     done = subprocess.run([sys.executable, "-c", text], check=True, capture_output=True, text=True)
     told = json.loads(done.stdout)
-    print("10 quantities, 1 h at 1 Hz, both networks, imports included")
+    print("10 quantities, 1 h at 1 Hz, all four networks, imports included")
     print(
         f"processor time {told['fit_s']:.2f} s, peak memory {told['fit_peak_mb']:.0f} MB (the interpreter and NumPy included)"
     )

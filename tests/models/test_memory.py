@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import judge
@@ -32,6 +32,7 @@ def rows(count, seed=0):
         yield Row(at_s, values)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 119))
 def test_who_recalls_goes_on_as_if_nothing_had_happened(line, cut):
     """The same labels, scores and reasons from any moment on: warming up, calm, and in the middle of a case."""
