@@ -25,7 +25,7 @@ from edge_agent.health import Health
 from edge_agent.minder import NAP_S, Minder
 from edge_agent.roster import Asked, Roster, Settle, Spec
 from edge_agent.settings import CameraSection, TriggerSection, UncertainSection
-from edge_agent.vocabulary import NO_TRIGGER, NOT_INSPECTED, TIMEOUT, UNKNOWN, Evidence, Verdict
+from edge_agent.vocabulary import NO_PICTURE, NO_TRIGGER, NOT_INSPECTED, TIMEOUT, UNKNOWN, Evidence, Verdict
 
 _COUNTS: Final = ("grabbed", "dropped", "judged", "not-inspected", "evidence-lost", "evidence-evicted")
 _SLOW_AFTER = 3  # reports in a row
@@ -85,6 +85,7 @@ class Eye:
     def body(self, stop: Event, progress: Callable[[], None]) -> None:
         """Until stop."""
         self._minder.body(stop, progress)
+        self._give_up(NO_PICTURE)
 
     def summary(self) -> dict[str, object]:
         """What triggers it, and when that last happened: a trigger that never comes is no fault, but it is seen."""
@@ -96,6 +97,7 @@ class Eye:
     # --- for the minder
 
     def start(self) -> Child:
+        self._give_up(NO_PICTURE)  # the one before was ended on purpose
         self._allowed_s, self._slow, self._rss_bytes = self._settings.open_deadline, 0, 0
         order = {
             "camera": self._name,
@@ -124,7 +126,11 @@ class Eye:
     def lost(self, reason: str, why: str, asked: int) -> None:
         blamed = self.roster.blame(asked, why)
         self._complain(reason, f"{why} ({blamed})" if blamed else why)
-        while self._parts:  # they went with it
+        self._give_up(reason)
+
+    def _give_up(self, reason: str) -> None:
+        """Parts that were seen, and of which the process that has ended can say nothing any more."""
+        while self._parts:
             part: dict[str, object] = {"part": iso(self._parts.popleft().wall_ms)}
             at = self._clock.stamp()
             self._on_verdict(Verdict(self._name, at, NOT_INSPECTED, "eye", reason=reason, details=part))

@@ -64,6 +64,17 @@ def test_a_process_that_ends_between_part_and_verdict(watch):  # noqa: F811
     eye.until_good()
 
 
+def test_parts_that_wait_when_the_process_is_exchanged_are_not_forgotten(watch):  # noqa: F811
+    """It is recycled, or the agent ends: what was seen and not judged is said once, and no later part pays for it."""
+    eye = watch(part_every="200ms", fps=1, trigger={"kind": "simulated", "within": "60s"}, recycle_above="1MiB")
+    eye.until(lambda: eye.count("recycled") >= 2 and "no-picture" in eye.reasons())
+    eye.end()
+    assert not eye.eye._parts
+    parts = [verdict.details["part"] for verdict in about_parts(eye)]
+    assert len(set(parts)) == len(parts)
+    assert eye.eye.summary()["last_part"] in parts
+
+
 def test_without_its_sensor_nothing_is_inspected_and_that_is_said(watch, tmp_path):  # noqa: F811
     """Not a word of good: a fault that names the line, put on record again and again; metering never notices."""
     eye = watch(trigger={"kind": "gpio", "line": 5, "chip": 97}, report_every="500ms")
