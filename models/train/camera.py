@@ -47,6 +47,7 @@ _BORDER: Final = 1  # cells: there the picture ends, and so does what the backbo
 DIRECTIONS: Final = 16
 _RESTLESS: Final = 2
 _SIGHT: Final = 2  # cells: how far around it a feature looks
+_SAME: Final = 0.002  # of the light: less than any sensor's noise
 _FLAT: Final = 1e-3  # for channels that see nothing here
 _FAR: Final = 3.0  # times as far as the farthest that counts: is it a good part?
 _FEW: Final = 0.1  # of the parts may be no good ones
@@ -96,6 +97,8 @@ def fit(images: Sequence[Pixels], show: Show, region: Region | None = None) -> F
         features[number], contrast[number] = sees(image)
     show("learn", 0, 1)
     coarse, fine = (_inside(region, images[0], *seen) for seen in ((features, _BORDER), (contrast, camera_band.BORDER)))
+    if float(contrast.std(axis=0).mean()) < _SAME:
+        doubts.append("the pictures are nearly the same: show different parts, or others will be refused")
     band, outside, calm = camera_band.fit(contrast.copy(), fine)
     memory, far = remember(features, coarse * _cellwise(calm))
     outliers = _outliers(np.maximum(far / memory.limit, outside / band.limit))
@@ -120,10 +123,10 @@ def remember(features: Array, counts: Array) -> tuple[Memory, Array]:
     basis = _basis(features, 1 / (spread + _FLAT))
     cells, step = _cells(np.einsum("dc,pcyx->pdyx", basis, features, optimize=True))
     shape = features.shape[2:]
-    far, weight = _left_out(cells * np.float32(step), shape)
+    far, weight = _left_out(cells, step, shape)
     weight = weight * counts
     scores = np.array([float(_smooth(each * weight).max()) for each in far])
-    return Memory(cells, step, basis, weight, MARGIN * second(scores)), scores
+    return Memory(cells, step, basis, weight, MARGIN * max(1.0, second(scores))), scores
 
 
 def false_rejects_at_most(count: int, beyond: int = 0, confidence: float = CONFIDENCE) -> float:
@@ -181,8 +184,9 @@ def _cells(features: Array) -> tuple[Array, float]:
     return np.ascontiguousarray(numbers.reshape(*features.shape[:2], -1).transpose(2, 0, 1)), step
 
 
-def _left_out(cells: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+def _left_out(steps: Array, step: float, shape: tuple[int, ...]) -> tuple[Array, Array]:
     """How far each part is from the nearest other at each place, and the weight of each place."""
+    cells = steps * np.float32(step)
     count = cells.shape[1]
     length = (cells * cells).sum(axis=2)
     square = np.full((*shape, count, count), np.inf, np.float32)  # places × part that is judged × compared with
@@ -195,7 +199,7 @@ def _left_out(cells: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
         np.minimum(square, far.reshape(square.shape), out=square)
     square[..., np.arange(count), np.arange(count)] = np.inf
     nearest = np.sqrt(np.maximum(square.min(axis=-1), 0))
-    usual = nearest.mean(axis=-1)
+    usual = np.maximum(step, nearest.mean(axis=-1))  # nothing finer is remembered
     weight = (1 + _EVEN) / (usual + _EVEN * usual.mean() + 1e-9)
     return nearest.transpose(2, 0, 1), weight
 

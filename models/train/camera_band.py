@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MARGIN: Final = 4.0
 """How much farther outside than the second farthest good part, judged by the others, a part may be."""
 BORDER: Final = 6  # pixels: there the picture ends
+_LEAST: Final = 0.2  # of what is usual: the nearest limit, however alike the parts are
+_STEP: Final = 0.004  # half a grey level: what no camera sees
 _REACH: Final = 3  # pixels: how far a place may lie beside where it was
 _EVEN: Final = 0.5  # of the mean: so much of the usual spread is the same everywhere
 _RESTLESS: Final = 3.0  # how much change while they were shown counts
@@ -37,14 +39,14 @@ def fit(planes: Array, inside: Array) -> tuple[Band, Array, Array]:
     scale = 1 / (planes.std(axis=(0, 2, 3)) + 1e-9)
     planes *= scale[:, None, None]
     low, high = _around(planes, np.minimum), _around(planes, np.maximum)
-    usual = _usual(planes)
+    usual = _usual(planes, _STEP * float(scale.mean()))
     calm = _calm(planes, low, high, usual)
     weight = usual * calm * inside
     scores = np.empty(count)
     for number in range(count):
         others = np.arange(count) != number
         scores[number] = _score(_outside(planes[number], low[others].min(0), high[others].max(0)), weight)
-    return Band(scale, low.min(axis=0), high.max(axis=0), weight, MARGIN * second(scores)), scores, calm
+    return Band(scale, low.min(axis=0), high.max(axis=0), weight, MARGIN * max(_LEAST, second(scores))), scores, calm
 
 
 def second(scores: Array) -> float:
@@ -52,9 +54,9 @@ def second(scores: Array) -> float:
     return float(np.sort(scores)[-2])
 
 
-def _usual(planes: Array) -> Array:
-    """Of each place: one over how much good parts differ there."""
-    usual = smooth(np.sqrt((planes.std(axis=0) ** 2).sum(axis=0)), _NEAR)
+def _usual(planes: Array, least: float) -> Array:
+    """Of each place: one over how much good parts differ there, which is never less than ``least``."""
+    usual = np.maximum(least, smooth(np.sqrt((planes.std(axis=0) ** 2).sum(axis=0)), _NEAR))
     weight: Array = (1 + _EVEN) / (usual + _EVEN * usual.mean() + 1e-9)
     return weight
 

@@ -276,3 +276,22 @@ def test_a_part_that_was_shown_and_is_beyond_the_limit_is_counted():
     """Three of 60 beyond the limit: at most 12.5 % of all with 95 % confidence (one-sided, Clopper and Pearson)."""
     assert false_rejects_at_most(60, 3) == pytest.approx(0.1239, abs=2e-3)
     assert false_rejects_at_most(10, 10) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_pictures_that_are_nearly_the_same_are_doubted(tmp_path):
+    """One part shown ten times teaches nothing of how parts differ: told, and what is made still decides."""
+    images = [part(0).copy() for _ in range(10)]
+    for number, image in enumerate(images):
+        image[number, 0] = 0  # not byte for byte the same
+    fit = camera.fit(images, lambda *_: None)
+    made = camera_bundle.make(fit, images, "x", 1, keys.device_key(tmp_path), source="x")
+    model = judge.build(made.bundle)
+    assert any("nearly the same" in doubt for doubt in fit.doubts)
+    assert np.isfinite(fit.scores).all()
+    assert model.judge(part(0)).label == "good"
+    assert model.judge(scratched(0)).label == "defect"
+
+
+def test_different_parts_are_not_doubted():
+    """A sensor's noise alone is enough of a difference."""
+    assert camera.fit([part(number) for number in range(10)], lambda *_: None).doubts == []
