@@ -187,12 +187,14 @@ def thermal():
         members = {Path(each.name).name: each for each in archive.getmembers() if each.isfile()}
         names = [(Path(each["image_filepath"]).name, each["anomaly_class"] == "No-Anomaly") for each in kinds.values()]
         random.shuffle(names)
-        parts = {
-            good: [_enlarged(archive, members[name]) for name, is_good in names if is_good == good and name in members][
-                :60
-            ]
+        firsts = {
+            good: [name for name, is_good in names if is_good == good and name in members][:60]
             for good in (True, False)
         }
+        # In the order of the archive: going back in it means reading it anew.
+        wanted = sorted({*firsts[True], *firsts[False]}, key=lambda name: members[name].offset)
+        images = {name: _enlarged(archive, members[name]) for name in wanted}
+    parts = {good: [images[name] for name in names_of] for good, names_of in firsts.items()}
     model, fit, _ = calibrated(parts[True][:SHOWN])
     said = {
         good: [model.judge(each) for each in each_of]
