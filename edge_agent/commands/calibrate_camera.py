@@ -224,6 +224,7 @@ def _say(
         "confidence": card.threshold.confidence if card.threshold else None,
         "scores": {name: round(float(score), 4) for name, score in zip(names, fit.scores, strict=True)},
         "seconds": round(seconds, 2),
+        "multiplications": card.metrics["multiplications"],
         **({"locked": light.locked, "not_locked": light.automatic} if light else {}),
     }
     if as_json:
@@ -239,7 +240,8 @@ def _say(
     print(
         f"{count} good parts in {seconds:.1f} s. {fit.beyond or 'None'} of them was beyond the limit when judged by the"
         f" others, so with 95 % confidence at most {fit.false_rejects:.0%} of good parts are;\n"
-        f"to promise 1 % somebody would have to show about 300."
+        f"to promise 1 % somebody would have to show about 300. One judgement takes"
+        f" {float(card.metrics['multiplications']) / 1e6:.0f} million multiplications."
     )
     console.print(f"[bold]{plain(kept)}[/]")
 

@@ -11,6 +11,7 @@ from models import backbone, bundle, golden, judge
 from models.bundle import Bundle
 from models.train.camera import CONFIDENCE, Fit
 from models.train.camera_graph import HEAT, SUSPICION, camera_graph
+from models.train.operations import multiplications
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -34,7 +35,9 @@ def make(fit: Fit, images: Sequence[Pixels], name: str, version: int, key: Ed255
     """The bundle of a fit. ``images``: the good parts; ``source``: where they came from."""
     file = f"{name}-int8.onnx"
     network = camera_graph(backbone.read(), fit.size, fit.memory, fit.band)
-    drafted = bundle.draft(_card(fit, len(images), name, version, source, file), {file: network})
+    card = _card(fit, len(images), name, version, source, file)
+    card["metrics"]["multiplications"] = multiplications(network)
+    drafted = bundle.draft(card, {file: network})
     good = [image for number, image in enumerate(images) if number not in fit.outliers][:_GOLDEN]
     samples = np.stack([*good, *(_blotted(image) for image in good)])
     recorded = golden.record(judge.build(drafted), drafted.card, samples)

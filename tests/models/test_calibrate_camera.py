@@ -295,3 +295,9 @@ def test_pictures_that_are_nearly_the_same_are_doubted(tmp_path):
 def test_different_parts_are_not_doubted():
     """A sensor's noise alone is enough of a difference."""
     assert camera.fit([part(number) for number in range(10)], lambda *_: None).doubts == []
+
+
+def test_what_a_judgement_costs_is_said(calibrated):
+    """Multiplications, counted by hand for the first convolution: 27 for each of 16 × 96 × 128 numbers."""
+    first = 27 * 16 * 96 * 128
+    assert first < calibrated.card.metrics["multiplications"] < 40 * first
