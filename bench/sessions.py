@@ -5,8 +5,8 @@ For every runtime fixture, every shipped bundle and a calibrated line's network:
 ``session``   our session over what anybody would have to write: the bare call with the same real numbers, quantised
               and dequantised by NumPy where the file is int8
 ``native``    our session over the bare call, both with the file's own numbers
-``judge``     the whole judgement of a picture (channels, scaling, session, shares, place) over the bare call with
-              ready numbers
+``judge``     the whole judgement of a good picture (channels, scaling, session, shares) over the bare call with
+              ready numbers; a defect is also told its place, which costs some 0.1 ms
 
 Processor time of this thread in blocks that take turns, so that a busy machine hits all alike; the ratio is the median
 over blocks, and over several sessions of each kind: where a runtime happens to find its memory makes 4 % on its own.
@@ -22,7 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models import bundle, judge, keys, session
+from drivers import opencv
+from models import bundle, golden, judge, keys, session
 from models.card import Card
 from models.defect import PictureJudge
 from models.releases import SHIPPED
@@ -120,24 +121,32 @@ def picture_judge(path, loaded):
             "data": [{"name": "none", "licence": "none"}],
         }
     )
-    return PictureJudge(card, card.files[0], PictureJudge.Parameters(), loaded), (width, height)
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    return PictureJudge(card, card.files[0], PictureJudge.Parameters(), loaded), image
+
+
+def good_picture(found):
+    """One of its golden samples, as large as the model wants it: what nearly all pictures are like."""
+    kept = golden.read(found.golden)
+    return opencv.resize(kept.inputs[kept.labels.tolist().index("good")], *found.card.input.size)
 
 
 def subjects():
-    """Name, format, bytes, and how a session of it becomes a judge and the size of its pictures, or None."""
+    """Name, format, bytes, and how a session of it becomes a judge and the picture that it judges, or None."""
     for path in sorted([*DATA.glob("*/*.onnx"), *DATA.glob("*/*.tflite")]):
         if path.name != "person_detect.tflite":
             yield path.name, path.suffix[1:], path.read_bytes(), lambda loaded, path=path: picture_judge(path, loaded)
     trusted = keys.trusted(folders=[keys.SHIPPED])
     for folder in sorted(path for path in SHIPPED.iterdir() if path.is_dir()):
         found = bundle.load(folder, trusted)
+        image = good_picture(found)
         for file in found.card.files:
             made = judge.build(found, file.variant)
             yield (
                 f"{folder.name}/{file.name}",
                 file.format,
                 found.files[file.name],
-                lambda _, made=made, size=found.card.input.size: (made, size),
+                lambda _, made=made, image=image: (made, image),
             )
     for quantities, precision in ((10, "int8"), (10, "fp32"), (40, "int8")):
         data = line_graph(quantities, 1, precision)
@@ -162,8 +171,7 @@ def measure(name, format_, data, judged):
         ]
         around = judged(loaded)
         if around is not None:
-            decider, (width, height) = around
-            image = draw.integers(0, 256, (height, width, 3), np.uint8)
+            decider, image = around
             calls.append(lambda decider=decider, image=image: decider.judge(image))
         (_, hand_s, real_s, native_s, *judge_s), bare_us = ratios(calls)
         found.append([bare_us, real_s / hand_s, native_s, *judge_s])

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _HEAT_MOST = 32  # rows and columns
+_DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
 _TOLERANCE = 0.02  # an int8 softmax does not add up to exactly 1
 
 
@@ -112,11 +113,15 @@ def where(cells: npt.NDArray[Any], threshold: float, shape: tuple[int, ...]) -> 
 
 def coarse(cells: npt.NDArray[Any]) -> list[str]:
     """At most 32 x 32 levels from ``0`` to ``f``, for drawing: shares from 0 to 1, each the hottest of its cells."""
-    for axis in (0, 1):
-        steps = np.arange(0, cells.shape[axis], -(-cells.shape[axis] // _HEAT_MOST))
-        cells = np.maximum.reduceat(cells, steps, axis=axis)
-    levels = np.rint(cells.clip(0, 1) * 15).astype(int)
-    return ["".join(f"{level:x}" for level in row) for row in levels.tolist()]
+    for _ in (0, 1):  # rows, then columns
+        step = -(-len(cells) // _HEAT_MOST)
+        hottest = cells[::step].copy()
+        for first in range(1, step):
+            others = cells[first::step]
+            np.maximum(hottest[: len(others)], others, out=hottest[: len(others)])
+        cells = hottest.T
+    levels = np.rint(cells.clip(0, 1) * 15).astype(np.uint8)
+    return [row.tobytes().decode() for row in _DIGITS[levels]]
 
 
 def _reach(hot: npt.NDArray[np.bool_], first: int, end: int) -> tuple[int, int]:
