@@ -13,6 +13,7 @@ said is said with its confidence (Clopper and Pearson).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from math import comb
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -47,6 +48,7 @@ _BORDER: Final = 1  # cells: there the picture ends, and so does what the backbo
 DIRECTIONS: Final = 16
 _RESTLESS: Final = 2
 _SIGHT: Final = 2  # cells: how far around it a feature looks
+_AT_ONCE: Final = 512  # places: all of them would need a lot of memory
 _SAME: Final = 0.002  # of the light: less than any sensor's noise
 _FLAT: Final = 1e-3  # for channels that see nothing here
 _FAR: Final = 3.0  # times as far as the farthest that counts: is it a good part?
@@ -97,9 +99,9 @@ def fit(images: Sequence[Pixels], show: Show, region: Region | None = None) -> F
         features[number], contrast[number] = sees(image)
     show("learn", 0, 1)
     coarse, fine = (_inside(region, images[0], *seen) for seen in ((features, _BORDER), (contrast, camera_band.BORDER)))
-    if float(contrast.std(axis=0).mean()) < _SAME:
+    if np.mean([np.abs(later - earlier).mean() for earlier, later in pairwise(contrast)]) < _SAME:
         doubts.append("the pictures are nearly the same: show different parts, or others will be refused")
-    band, outside, calm = camera_band.fit(contrast.copy(), fine)
+    band, outside, calm = camera_band.fit(contrast, fine)
     memory, far = remember(features, coarse * _cellwise(calm))
     outliers = _outliers(np.maximum(far / memory.limit, outside / band.limit))
     if outliers:
@@ -117,11 +119,11 @@ def remember(features: Array, counts: Array) -> tuple[Memory, Array]:
 
     ``counts``: rows × columns, how much a place counts; 0: not at all.
     """
-    spread = features.std(axis=(0, 2, 3))
+    spread = camera_band.deviation(features)
     if not spread.max() > 0:
         raise ModelError("all pictures are one flat grey")
     basis = _basis(features, 1 / (spread + _FLAT))
-    cells, step = _cells(np.einsum("dc,pcyx->pdyx", basis, features, optimize=True))
+    cells, step = _cells(np.stack([np.tensordot(basis, part, 1) for part in features]))
     shape = features.shape[2:]
     far, weight = _left_out(cells, step, shape)
     weight = weight * counts
@@ -170,11 +172,15 @@ class Eye:
 def _basis(features: Array, even: Array) -> Array:
     """The main directions of what features say: the others cost memory and tell nothing (principal components)."""
     channels = len(even)
-    cells = (features * even[:, None, None]).transpose(1, 0, 2, 3).reshape(channels, -1)
-    cells -= cells.mean(axis=1, keepdims=True)
-    _, directions = np.linalg.eigh(cells @ cells.T)
-    basis: Array = directions[:, ::-1][:, :DIRECTIONS].T * even / np.sqrt(channels)
-    return basis
+    mean = features.mean(axis=(0, 2, 3))
+    alike = np.zeros((channels, channels))
+    for part in features:
+        cells = ((part - mean[:, None, None]) * even[:, None, None]).reshape(channels, -1)
+        alike += cells @ cells.T
+    _, directions = np.linalg.eigh(alike)
+    basis = directions[:, ::-1][:, :DIRECTIONS].T * even / np.sqrt(channels)
+    found: Array = basis.astype(np.float32)
+    return found
 
 
 def _cells(features: Array) -> tuple[Array, float]:
@@ -189,16 +195,21 @@ def _left_out(steps: Array, step: float, shape: tuple[int, ...]) -> tuple[Array,
     cells = steps * np.float32(step)
     count = cells.shape[1]
     length = (cells * cells).sum(axis=2)
-    square = np.full((*shape, count, count), np.inf, np.float32)  # places × part that is judged × compared with
+    square = np.full((len(cells), count), np.inf, np.float32)
     places = np.arange(len(cells)).reshape(shape)
+    itself = np.arange(count)
     for down, across in NEAR:
         rows = np.clip(np.arange(shape[0]) + down, 0, shape[0] - 1)
         columns = np.clip(np.arange(shape[1]) + across, 0, shape[1] - 1)
         there = places[rows[:, None], columns].reshape(-1)
-        far = length[:, :, None] + length[there][:, None, :] - 2 * cells @ cells[there].transpose(0, 2, 1)
-        np.minimum(square, far.reshape(square.shape), out=square)
-    square[..., np.arange(count), np.arange(count)] = np.inf
-    nearest = np.sqrt(np.maximum(square.min(axis=-1), 0))
+        for start in range(0, len(cells), _AT_ONCE):
+            here = slice(start, start + _AT_ONCE)
+            beside = there[here]
+            # places × part that is judged × part that it is compared with
+            far = length[here, :, None] + length[beside][:, None] - 2 * cells[here] @ cells[beside].transpose(0, 2, 1)
+            far[:, itself, itself] = np.inf
+            np.minimum(square[here], far.min(axis=2), out=square[here])
+    nearest = np.sqrt(np.maximum(square, 0)).reshape(*shape, count)
     usual = np.maximum(step, nearest.mean(axis=-1))  # nothing finer is remembered
     weight = (1 + _EVEN) / (usual + _EVEN * usual.mean() + 1e-9)
     return nearest.transpose(2, 0, 1), weight

@@ -7,7 +7,8 @@ not; where they went on changing while they were shown (dirt that grows), they w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -29,24 +30,82 @@ _RESTLESS: Final = 3.0  # how much change while they were shown counts
 _NEAR: Final = 3  # pixels around a place, tell what is usual there
 
 
+class _Lowest(NamedTuple):
+    """Of several parts around each place: the lowest, the second lowest, and whose the lowest is."""
+
+    value: Array
+    second: Array
+    whose: Array
+
+    def without(self, number: int) -> Array:
+        """The lowest of all other parts."""
+        lowest: Array = np.where(self.whose == number, self.second, self.value)
+        return lowest
+
+
 def fit(planes: Array, inside: Array) -> tuple[Band, Array, Array]:
-    """The band of parts × planes × rows × columns (overwritten), how far outside each part is of the others', and calm.
+    """The band of parts × planes × rows × columns, how far outside each part is of the others', and calm.
 
     ``inside``: rows × columns, where anything is judged. Calm: rows × columns, 1 where nothing changed from the first
-    parts to the last, towards 0 where much did.
+    parts to the last, towards 0 where much did. One part after the other: fifty would need a gigabyte at once.
     """
-    count = len(planes)
-    scale = 1 / (planes.std(axis=(0, 2, 3)) + 1e-9)
-    planes *= scale[:, None, None]
-    low, high = _around(planes, np.minimum), _around(planes, np.maximum)
-    usual = _usual(planes, _STEP * float(scale.mean()))
-    calm = _calm(planes, low, high, usual)
+    scale = 1 / (deviation(planes) + 1e-9)
+    even = scale.astype(np.float32)[:, None, None]
+    half = len(planes) // 2
+    halves = planes[:half], planes[half:]
+    low, high = ([_lowest(parts, sign * even) for parts in halves] for sign in (1, -1))
+    usual = _usual(planes, even, _STEP * float(scale.mean()))
+    changed = np.zeros_like(usual)
+    for these, other in ((0, 1), (1, 0)):
+        bottom, top = low[other].value, -high[other].value
+        changed = np.maximum(changed, _mean(_outside(each * even, bottom, top) for each in halves[these]))
+    calm = 1 / (1 + _RESTLESS * smooth(changed, _NEAR) * usual)
     weight = usual * calm * inside
-    scores = np.empty(count)
-    for number in range(count):
-        others = np.arange(count) != number
-        scores[number] = _score(_outside(planes[number], low[others].min(0), high[others].max(0)), weight)
-    return Band(scale, low.min(axis=0), high.max(axis=0), weight, MARGIN * max(_LEAST, second(scores))), scores, calm
+    lows, highs = (_both(first, last, half) for first, last in (low, high))
+    scores = np.array(
+        [
+            _score(_outside(each * even, lows.without(number), -highs.without(number)), weight)
+            for number, each in enumerate(planes)
+        ]
+    )
+    return Band(scale, lows.value, -highs.value, weight, MARGIN * max(_LEAST, second(scores))), scores, calm
+
+
+def deviation(parts: Array) -> Array:
+    """Standard deviation of each channel of parts × channels × rows × columns, without a copy of them."""
+    mean = np.mean([each.mean(axis=(1, 2), dtype=np.float64) for each in parts], axis=0)
+    square = np.mean([np.square(each).mean(axis=(1, 2), dtype=np.float64) for each in parts], axis=0)
+    found: Array = np.sqrt(np.maximum(square - mean**2, 0))
+    return found
+
+
+def _mean(planes: Iterable[Array]) -> Array:
+    """Of planes of which there is one at a time."""
+    total: Any = 0.0
+    count = 0
+    for count, plane in enumerate(planes, 1):  # noqa: B007 - the last one is used below
+        total = total + plane
+    mean: Array = total / count
+    return mean
+
+
+def _lowest(parts: Array, scale: Array) -> _Lowest:
+    shape = parts.shape[1:]
+    value, beside = np.full(shape, np.inf, np.float32), np.full(shape, np.inf, np.float32)
+    whose = np.zeros(shape, np.int16)
+    for number, part in enumerate(parts):
+        near = _around(part * scale)
+        beside = np.minimum(beside, np.maximum(value, near))
+        whose[near < value] = number
+        value = np.minimum(value, near)
+    return _Lowest(value, beside, whose)
+
+
+def _both(first: _Lowest, last: _Lowest, before: int) -> _Lowest:
+    """Of two groups together; ``before``: how many are in the first."""
+    value = np.minimum(first.value, last.value)
+    beside = np.minimum(np.maximum(first.value, last.value), np.minimum(first.second, last.second))
+    return _Lowest(value, beside, np.where(first.value <= last.value, first.whose, last.whose + before))
 
 
 def second(scores: Array) -> float:
@@ -54,24 +113,13 @@ def second(scores: Array) -> float:
     return float(np.sort(scores)[-2])
 
 
-def _usual(planes: Array, least: float) -> Array:
+def _usual(planes: Array, scale: Array, least: float) -> Array:
     """Of each place: one over how much good parts differ there, which is never less than ``least``."""
-    usual = np.maximum(least, smooth(np.sqrt((planes.std(axis=0) ** 2).sum(axis=0)), _NEAR))
+    mean = planes.mean(axis=0)
+    square = _mean(np.square((each - mean) * scale).sum(axis=0) for each in planes)
+    usual = np.maximum(least, smooth(np.sqrt(square), _NEAR))
     weight: Array = (1 + _EVEN) / (usual + _EVEN * usual.mean() + 1e-9)
     return weight
-
-
-def _calm(planes: Array, low: Array, high: Array, usual: Array) -> Array:
-    """See ``fit``: each half of the parts against the band of the other half."""
-    half = len(planes) // 2
-    first, last = slice(None, half), slice(half, None)
-    changed = np.zeros_like(usual)
-    for these, others in ((first, last), (last, first)):
-        bottom, top = low[others].min(axis=0), high[others].max(axis=0)
-        mean = np.mean([_outside(each, bottom, top) for each in planes[these]], axis=0)
-        changed = np.maximum(changed, mean)
-    calm: Array = 1 / (1 + _RESTLESS * smooth(changed, _NEAR) * usual)
-    return calm
 
 
 def _outside(planes: Array, low: Array, high: Array) -> Array:
@@ -96,14 +144,12 @@ def smooth(plane: Array, reach: int) -> Array:
     return even
 
 
-def _around(planes: Array, which: np.ufunc) -> Array:
-    """The lowest or highest within reach of each place."""
-    for axis in (2, 3):
+def _around(planes: Array) -> Array:
+    """The lowest within reach of each place."""
+    for axis in (1, 2):
         size = planes.shape[axis]
         found = planes
-        for step in range(1, _REACH + 1):
-            for by in (-step, step):
-                beside = planes.take(np.clip(np.arange(size) + by, 0, size - 1), axis=axis)
-                found = which(found, beside)
+        for by in (*range(-_REACH, 0), *range(1, _REACH + 1)):
+            found = np.minimum(found, planes.take(np.clip(np.arange(size) + by, 0, size - 1), axis=axis))
         planes = found
     return planes
