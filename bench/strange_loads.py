@@ -16,7 +16,8 @@ class Load:
     def __init__(self, rng, phases):
         self.rng = rng
         nominal, self.hertz = rng.choice(MAINS)
-        self.volts = [nominal * rng.uniform(0.94, 1.06) * rng.uniform(0.985, 1.015) for _ in range(phases)]
+        level = nominal * rng.uniform(0.94, 1.06)
+        self.volts = [level * rng.uniform(0.985, 1.015) for _ in range(phases)]
         size = 10 ** rng.uniform(-0.3, 2.4)
         self.amps = [size * rng.uniform(0.5, 1.5) for _ in range(phases)]
         kind = rng.choice(["machine", "machine", "motor", "drive", "light-phase", "idle-phase", "solar", "one-solar"])

@@ -282,7 +282,7 @@ def problems(stranger, layout, *, clamped):
                 found[name] = f"{name} reads {raw}, is no quantity of it"
             elif not clips(row, true) and not is_right(raw * scale, true, row, clamped=clamped):
                 found[name] = f"{name} reads {raw * scale:.4g}, is {true:.4g}"
-    ends = [f"_{phase}" for phase in PHASES[: stranger.phases]]
+    ends = [f"_{phase}" for phase in PHASES] if stranger.phases == 3 else [""]
     wanted = [f"{name}{end}" for name in ("voltage", "current", "active_power") for end in ends] + ["frequency"]
     return [f"{name} is missing" for name in wanted if name not in layout.rows] + list(found.values())
 

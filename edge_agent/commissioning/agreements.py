@@ -16,6 +16,8 @@ MOVED: Final = 1.7  # a load may have moved so much between the clamp reading an
 _CLOSE: Final = 1.05
 _MOST: Final = 250
 _MOST_FACTORS: Final = 60
+_ALIKE: Final = 4.0  # bits: active and apparent power have their decimal points at one place
+_POOR: Final = 0.12  # a power factor below it is rare
 _HALVES: Final = 5.0  # bits
 _LIVE: Final = 0.05  # of the largest current
 _TOGETHER: Final = 0.01  # the least power per ampere of a phase, relative to that of another
@@ -69,8 +71,11 @@ class Agreements:
             size = self._size(current)
             for bits, factor in [*with_factor, (0.0, None)]:
                 for more, apparent in [*with_apparent, (0.0, None)]:
+                    if factor and apparent and self.vectors.values[apparent.power].min() < 0:
+                        continue  # no apparent power is negative
                     if (factor or apparent) and self._is_apart(factor, apparent):
-                        yield bits + more + size, factor, apparent
+                        alike = factor is not None and apparent is not None and factor.decade == apparent.decade
+                        yield bits + more + size + (_ALIKE if alike else 0.0), factor, apparent
 
     def _weight(self, match: Match) -> float:
         """Bits of an agreement, less what is unusual about it."""
@@ -83,6 +88,9 @@ class Agreements:
         else:
             unusual += 0.0 if -4 <= match.decade <= 0 else 2.0 if -5 <= match.decade <= 2 else 8.0
             unusual += {0.001: 0.0, 0.01: 1.0}.get(match.scale, 3.0 if match.factor >= 0 else 0.0)
+        if match.factor >= 0:
+            usual = float(np.median(np.abs(self.vectors.values[match.factor]).max(axis=-1))) * match.scale
+            unusual += 4.0 if usual < _POOR else 0.0
         if self.clamps:
             power = clamped(self.vectors.values[match.current], self.clamps, MOVED)
             unusual += 6.0 if power is not None and not -3 <= power - match.decade <= 4 else 0.0

@@ -70,7 +70,7 @@ def _neatness(words: Words, starts: set[int], chosen: Sequence[Place]) -> float:
 
 def _quantities(name: str, place: Place) -> Iterator[tuple[str, Place]]:
     """The names of the phases' values."""
-    if name.endswith("_sum"):
+    if name.endswith("_sum") or place.phases == 1:
         yield name.removesuffix("_sum"), place
         return
     ends = ("l1_l2", "l2_l3", "l3_l1") if name == "line" else ("l1", "l2", "l3")

@@ -25,6 +25,7 @@ _FOLLOWED: Final = 12  # combinations of one voltage that are looked at closely
 _LEAST, _HALF, _MOST = 0.03, 0.5, 1.03  # of the apparent power
 _MOST_READINGS: Final = 0.8
 _DISTORTED: Final = 0.08  # harmonics make S so much larger than P and Q say
+_MOST_OF_SUM, _MOST_OF_Q = 5.0, 7.0  # bits: what may be missing must not outweigh what has to be there
 _VOLTAGES: Final = 12  # candidates that are followed up
 _CLEAR: Final = 100.0  # bits; beyond, voltages that look less like voltages are not followed up
 _BEHIND: Final = 5.0
@@ -55,8 +56,9 @@ class Layout:
     @property
     def is_enough(self) -> bool:
         """Voltages, currents and powers of every phase were found and confirm each other."""
-        enough = _ENOUGH if "voltage_l2" in self.rows else _ENOUGH_OF_ONE
-        return self.score >= enough and "active_power_l1" in self.rows
+        if "voltage" in self.rows:
+            return self.score >= _ENOUGH_OF_ONE and "active_power" in self.rows
+        return self.score >= _ENOUGH and "active_power_l1" in self.rows
 
     def places(self) -> list[Place]:
         return [place for place, _ in self.rows.values()]
@@ -82,6 +84,12 @@ def solve(snapshots: Sequence[Memory], clamps: Mapping[str, float] | None = None
         if best is not None and best.is_enough:
             break
     return best
+
+
+def _movement(values: Array) -> float:
+    """Of the sum of the phases, relative."""
+    whole = values.sum(axis=1)
+    return float(np.ptp(whole) / whole.max())
 
 
 class _Proposals:
@@ -146,8 +154,9 @@ class _Proposals:
         found = [Group("active_power", vectors.places[power], scale, signed=True)]
         layout.evidence.append(f"power at {vectors.places[power][0].at:#06x}")
         through = self._volts.values * np.abs(vectors.values[match.current]) * amperes
-        for bits, other in companions.reactive(vectors.values[power] * scale, through, scale, vectors):
+        for more, other in companions.reactive(vectors.values[power] * scale, through, scale, vectors):
             if other not in used:
+                bits = min(_MOST_OF_Q, more)
                 found.append(Group("reactive_power", vectors.places[other], scale, signed=True, bits=bits))
                 layout.evidence.append(f"P² + Q² = S² with the reactive power at {vectors.places[other][0].at:#06x}")
                 break
@@ -186,8 +195,8 @@ class _Proposals:
         bits -= self._agreements.distance(index) / 30
         alike = {(place.type[1:], place.stride) for place in vectors.places[apparent]}
         bits += 6.0 if any((place.type[1:], place.stride) in alike for place in vectors.places[index]) else 0.0
-        whole = values.sum(axis=1)
-        bits += 8 * float(np.ptp(whole) / whole.max())  # it moves more than reactive power does
+        moved, most = _movement(values), 1.3 * _movement(size) + 0.05
+        bits += 8 * moved if moved <= most else -4.0  # it moves more than reactive power does, and not more than S
         for more, other in companions.reactive(values, size, scale, vectors, _DISTORTED):
             if other != index and self._is_apart(other, apparent) and self._is_apart(other, index):
                 # The two look alike; tables name power first.
@@ -211,7 +220,8 @@ class _Proposals:
                 values = self._words.values(group.places[0])
                 sum_ = companions.total(values, group.scale, self._singles, group.places[0])
                 if sum_ is not None:
-                    sums.append(Group(f"{group.name}_sum", sum_.places, sum_.scale, group.signed, sum_.bits))
+                    bits = min(_MOST_OF_SUM, sum_.bits)
+                    sums.append(Group(f"{group.name}_sum", sum_.places, sum_.scale, group.signed, bits))
         found: list[Group] = []
         for each in sorted(sums, key=lambda each: -each.bits):
             if not any(each.places[0].overlaps(other.places[0]) for other in [*groups, *found]):
@@ -242,7 +252,7 @@ class _Proposals:
         return bits
 
     def _frequency(self, layout: Layout) -> float:
-        found = companions.frequency(self._words, layout.rows["voltage_l1"][0], layout.places())
+        found = companions.frequency(self._words, next(iter(layout.rows.values()))[0], layout.places())
         if found is None:
             return 0.0
         layout.rows["frequency"] = (found.places[0], found.scale)

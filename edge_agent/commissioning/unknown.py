@@ -20,6 +20,7 @@ SNAPSHOTS: Final = 6
 APART_S: Final = 2.5  # a load has moved meanwhile
 _STILL: Final = 2  # readings after which what never moves is put aside
 _SOON_S: Final = 1.2
+_BY_CHANCE: Final = 15.0  # bits: what agrees in numbers that never move says less
 
 Tell = Callable[[str], None]
 
@@ -74,7 +75,10 @@ def search(
         if best is not None and best.is_enough:
             return best, scan
     for snapshots in aside:
-        best = _better(best, solve(snapshots, clamps))
+        layout = solve(snapshots, clamps)
+        if layout is not None:
+            layout.score -= _BY_CHANCE
+        best = _better(best, layout)
     return best, scan
 
 

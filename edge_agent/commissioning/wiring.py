@@ -21,7 +21,7 @@ from edge_agent.commissioning.physics import EXACT
 
 _BEYOND: Final = 112.0  # a load's own angle is not larger, but see _between_phases
 _OFTEN: Final = 0.25
-_MARGIN: Final = 0.9  # how much worse the next explanation must be: an idle motor and a capacitor are both loads
+_MARGIN: Final = 0.7  # how much worse the next explanation must be: an idle motor and a capacitor are both loads
 _MARGIN_OF_ALL: Final = 1.2  # the same where all three transformers are concerned: there a few things look alike
 _EVEN: Final = 18.0  # degrees: phases of one machine are as much alike as this, once they are connected right
 _ALIKE: Final = 4.0  # degrees, and the share below: so alike that no source on one phase would happen to be
