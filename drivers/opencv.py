@@ -152,10 +152,18 @@ def glow(image: Image, region: tuple[int, int, int, int], levels: Sequence[str])
     part[:] = cv2.merge([cv2.subtract(blue, heat), cv2.subtract(green, heat), cv2.add(red, heat)])
 
 
-def resize(image: Image, width: int, height: int) -> Image:
-    """The picture in another size; areas are averaged, so that nothing small disappears."""
+def resize(image: Image, width: int, height: int, way: str = "area") -> Image:
+    """The picture in another size; areas are averaged, so that nothing small disappears.
+
+    ``way``: ``bilinear`` takes the two nearest pixels down to half the size, where they are all there is to average,
+    at a sixth of the cost and with a little more noise; below half the size it is the same as ``area``.
+    """
     cv2 = _cv2()
-    return cast("Image", cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
+    high, wide = image.shape[:2]
+    nearest = way == "bilinear" and wide < 2 * width and high < 2 * height
+    return cast(
+        "Image", cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR if nearest else cv2.INTER_AREA)
+    )
 
 
 def channels(image: Image, colour: str) -> Image:

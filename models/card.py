@@ -54,11 +54,14 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class PictureInput(Section):
-    """A picture becomes numbers: resized by area, channels as named, (pixel − mean) / std. Never by looking at it."""
+    """A picture becomes numbers: resized, channels as named, (pixel − mean) / std. Never by looking at it."""
 
     kind: Literal["picture"] = Field(description="One picture at a time.")
     size: Resolution = Field(description="Width x height that the model wants.")
     colour: Literal["grey", "rgb", "bgr"] = Field(description="The channels and their order.")
+    resize: Literal["area", "bilinear"] = Field(
+        default="area", description="How it gets that size: by averaging areas, or from two neighbours down to half."
+    )
     mean: tuple[Number, ...] = Field(default=(0.0,), description="Of pixels from 0 to 255: one, or one per channel.")
     std: tuple[Annotated[Number, Field(gt=0)], ...] = Field(default=(1.0,), description="The same.")
 

@@ -2,7 +2,7 @@
 
 ::
 
-    pixels ─▶ area-averaging resize ─▶ channels (grey, RGB, BGR) ─▶ one table ─▶ the model's own numbers, its axes
+    pixels ─▶ resize ─▶ channels (grey, RGB, BGR) ─▶ one table ─▶ the model's own numbers, its axes
 
 A pixel has 256 values, so scaling and the file's quantisation are one table of 256 numbers per channel, made once.
 """
@@ -36,6 +36,7 @@ class Preprocess:
         self._colour = wanted.colour
         self._planar = file.axes == "nchw"
         self._width, self._height = wanted.size
+        self._way = wanted.resize
         self._right = (self._height, self._width, 3)
         channels = wanted.channels
         plane = (self._height, self._width)
@@ -74,7 +75,7 @@ class Preprocess:
     def _fitting(self, image: Pixels) -> Pixels:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
             raise ModelError(f"no picture: {image.dtype} {image.shape}")
-        fitting: Pixels = self._resize(image, self._width, self._height)
+        fitting: Pixels = self._resize(image, self._width, self._height, self._way)
         return fitting
 
 

@@ -59,6 +59,7 @@ def draft(
             "kind": "picture",
             "size": f"{width}x{height}",
             "colour": recipe.colour,
+            **({"resize": recipe.resize} if recipe.resize != "area" else {}),
             "mean": [recipe.mean],
             "std": [recipe.std],
         },

@@ -55,12 +55,14 @@ def load(
     samples: Sequence[Sample],
     size: tuple[int, int],
     colour: str,
+    way: str,
     scratch: Path,
     tell: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Pixels:
     """Decode everything; raises ConfigError with every picture that cannot be used.
 
-    ``size``: width, height. ``colour``: ``grey`` or ``bgr``. ``scratch``: a folder for large arrays.
+    ``size``: width, height. ``colour``: ``grey`` or ``bgr``. ``way``: to that size, ``area`` or ``bilinear``.
+    ``scratch``: a folder for large arrays.
     """
     decode, resize, channels_of = (
         catalogue.load(catalogue.PICTURES, name) for name in ("decode", "resize", "channels")
@@ -88,7 +90,7 @@ def load(
             continue
         if mask is not None:
             masks[index] = mask
-        fitted = picture if shape == size else resize(picture, width, height)
+        fitted = picture if shape == size else resize(picture, width, height, way)
         images[index] = channels_of(fitted, colour).reshape(height, width, channels)
         thumbs[index] = channels_of(resize(picture, THUMB, THUMB), "grey")
         small[index] = channels_of(resize(picture, 17, 16), "grey")

@@ -53,7 +53,9 @@ def prepare(folder: Path, recipe: Recipe, scratch: Path, stage: Stage) -> Prepar
     size = recipe.size or _fitting(pixels.sizes(found.samples) or (_LONGEST_SIDE, _LONGEST_SIDE))
     recipe = recipe.model_copy(update={"size": size})
     try:
-        loaded = pixels.load(found.samples, size, recipe.colour, scratch, lambda done, of: stage("read", done, of, {}))
+        loaded = pixels.load(
+            found.samples, size, recipe.colour, recipe.resize, scratch, lambda done, of: stage("read", done, of, {})
+        )
     except ConfigError as error:
         problems += error.problems
     if problems:

@@ -42,6 +42,9 @@ class Recipe(Section):
         default=None, description="Width x height of the model's picture; default: fitting."
     )
     colour: Literal["grey", "bgr"] = Field(default="bgr", description="What the model sees.")
+    resize: Literal["area", "bilinear"] = Field(
+        default="area", description="How a picture gets that size: by averaging areas, or faster from two neighbours."
+    )
     mean: Number = Field(default=127.5, description="Of pixels from 0 to 255.")
     std: Annotated[float, Field(gt=0)] = Field(default=64.0, description="The same.")
     shares: tuple[Share, Share, Share] = Field(

@@ -93,6 +93,17 @@ def test_another_size_is_averaged_by_area():
     assert prepare(large)[0, 0, 0, :2].tolist() == [2.0, 0.0]
 
 
+def test_the_card_says_how_a_picture_gets_its_size():
+    """Bilinear from two neighbours down to half the size, and there as ever by area."""
+    image = np.random.default_rng(3).integers(0, 255, (7, 9, 3)).astype(np.uint8)
+    halved = np.random.default_rng(4).integers(0, 255, (10, 8, 3)).astype(np.uint8)
+    tensor = Tensor("x", (1, 3, 5, 4), "float32")
+    by_area, bilinear = (Preprocess(wanted(resize=way), FILE, tensor) for way in ("area", "bilinear"))
+
+    assert not np.array_equal(by_area(image[:, :7]), bilinear(image[:, :7]))
+    assert np.array_equal(by_area(halved), bilinear(halved))
+
+
 @given(st.tuples(*[st.integers(0, 255)] * 3))
 def test_grey_is_bt601(bgr):
     """Within rounding, and white is white."""

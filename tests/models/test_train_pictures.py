@@ -53,7 +53,7 @@ def mistakes(call):
 def load(found, tmp_path, size=(48, 32), colour="bgr"):
     scratch = tmp_path / ".scratch"
     scratch.mkdir(exist_ok=True)
-    return pixels.load(found.samples, size, colour, scratch)
+    return pixels.load(found.samples, size, colour, "area", scratch)
 
 
 def test_a_folder_per_class(tmp_path):
