@@ -237,7 +237,8 @@ def test_light_that_cannot_be_undone_is_told(calibrated, image, what):
 def test_a_little_of_another_colour_does_not_matter(calibrated):
     """White balance that wanders by a tenth is undone, channel by channel."""
     image = np.clip(part(502) * np.array([1.0, 0.95, 0.87]), 0, 255).astype(np.uint8)
-    assert judge.load(calibrated).judge(image).label == "good"
+    said = judge.load(calibrated).judge(image)
+    assert (said.label, said.details) == ("good", {}), said
 
 
 def test_a_region_is_all_that_is_judged(goods, tmp_path, monkeypatch, capsys):
