@@ -11,7 +11,14 @@ import pytest
 from edge_agent.cli import VERBS, main
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "README.ko.md", "docs/operations.md", "docs/training.md")
+DOCUMENTS = (
+    "README.md",
+    "README.ko.md",
+    "docs/commissioning.md",
+    "docs/judging.md",
+    "docs/operations.md",
+    "docs/training.md",
+)
 
 
 def typed() -> list[tuple[str, list[str]]]:
