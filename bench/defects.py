@@ -36,9 +36,9 @@ from models.train.recipe import read_recipe
 DATA = Path(os.environ.get("EDGE_AGENT_DATA", "../shared/data"))
 SPOT = re.compile(r"01_(\d{12})_(\d+_\d+)_crop")
 BEFORE = 6  # frames before the first annotation in which the same pit may already be seen
-UNSURE = {  # spot: first frame, and where (left, top, right, bottom as shares; None: where it will be annotated)
-    "585000_090": (5, None),  # dark points come and go where frame 27 is annotated
-    "477500_315": (55, (0.70, 0.38, 0.76, 0.52)),  # a dark point comes, stays and grows; nobody annotated it
+UNSURE = {  # spot: the first of its frames that nobody can be sure about
+    "585000_090": 5,  # dark points come and go where frame 27 is annotated
+    "477500_315": 55,  # a dark point comes, stays and grows; nobody annotated it
 }
 CONTRADICTED = {("585000_090", 27), ("585000_090", 28)}  # annotated; 29 to 43 show the same and are not
 MARGIN_PX = 20
@@ -62,8 +62,7 @@ def prepare_thermal(out):
 def prepare_pitting(out):
     """Pictures with polygons. Left out: frames without annotation after the first pitting of their spot.
 
-    Marked `ignore` is where the pit will be annotated in the last frames before it, since it may be there already,
-    and what is dark and may be a pit that nobody annotated.
+    In the last frames before it, the place where the pit will be annotated is marked `ignore`: it may be there already.
     """
     source = DATA / "bsdata_pitting"
     out.mkdir(parents=True, exist_ok=True)
@@ -80,29 +79,14 @@ def prepare_pitting(out):
             if not shapes and (spot == "other" or k > onset):
                 continue
             (out / path.name).symlink_to(path.resolve())
-            if not shapes and (doubt := _doubt(spot, k, onset, paths, pits, labels)):
-                label = doubt
+            if not shapes and spot != "other" and onset - BEFORE <= k < onset < min(len(paths), OTHER_CUT):
+                size = labels[paths[onset].stem]
+                label = {**size, "shapes": [_around(shape, size) for shape in pits[paths[onset].stem]]}
             elif shapes:
                 label = {**labels[path.stem], "shapes": shapes}
             else:
                 continue
             (out / f"{path.stem}.json").write_text(json.dumps(label))
-
-
-def _doubt(spot, k, onset, paths, pits, labels):
-    """A label for a frame without annotation in which a place had better teach nothing; or None."""
-    first, box = UNSURE.get(spot, (onset - BEFORE, None))
-    if spot == "other" or k < first:
-        return None
-    if box is not None:
-        height, width = opencv.decode(paths[k].read_bytes(), 64_000_000).shape[:2]
-        points = [[box[0] * width, box[1] * height], [box[2] * width, box[3] * height]]
-        shapes = [{"label": "ignore", "shape_type": "rectangle", "points": points}]
-        return {"imageWidth": width, "imageHeight": height, "shapes": shapes}
-    if not k < onset < min(len(paths), OTHER_CUT):
-        return None
-    size = labels[paths[onset].stem]
-    return {**size, "shapes": [_around(shape, size) for shape in pits[paths[onset].stem]]}
 
 
 def _around(shape, size):
@@ -184,11 +168,11 @@ def first_found(frames, names, bad, refused):
 
 
 def is_unsure(sample):
-    """Good with a place that is marked `ignore`, or annotated where the frames after it look the same and are not."""
-    match = SPOT.match(sample.path.name)
+    """Good, and a pit may be there already; or annotated where the frames after it look the same and are not."""
+    spot, frame = SPOT.match(sample.path.name)[2], frame_numbers()[sample.path.name]
     if sample.label == "good":
-        return bool(sample.regions)
-    return (match[2], frame_numbers()[sample.path.name]) in CONTRADICTED
+        return bool(sample.regions) or frame >= UNSURE.get(spot, len(frame_numbers()))
+    return (spot, frame) in CONTRADICTED
 
 
 def pitting(seeds):

@@ -183,7 +183,7 @@ def _int8_tflite(tflite: bytes, pictures: Array) -> bytes:
     from ai_edge_quantizer.utils import qsv_utils, tfl_flatbuffer_utils  # noqa: PLC0415
 
     rule = recipe.static_wi8_ai8()[0]
-    trunk = [rule | {"regex": ".*_trunk.*"}, rule | {"operation": "INPUT"}]
+    trunk = [rule | {"regex": ".*(Sequential_|_Residual_).*"}, rule | {"operation": "INPUT"}]
     maker = quantizer.Quantizer(bytearray(tflite), trunk)
     measure = calibrator.Calibrator(bytearray(tflite), num_threads=1, qsv_update_func=qsv_utils.min_max_update)
     signature = tfl_flatbuffer_utils.read_model(bytearray(tflite)).signatureDefs[0]

@@ -16,6 +16,7 @@ pytest.importorskip("torch", reason="training needs the extra `train`, 2 GB: ./d
 pytest.importorskip("litert_torch", reason="training needs the extra `train`, 2 GB: ./do pytest-train")
 
 import torch
+from ai_edge_litert.interpreter import Interpreter
 
 from edge_agent.cli import main
 from models import bundle, judge, keys, trial
@@ -83,6 +84,10 @@ def test_from_polygons_to_a_signed_bundle_that_finds_pits(place, capsys):
         answer = loaded.judge(image)
         assert answer.label == "defect"
         assert answer.details["at_px"] == pytest.approx([44, 24], abs=8)
+    interpreter = Interpreter(model_content=found.files["int8.tflite"])
+    kernels = [each for each in interpreter.get_tensor_details() if tuple(each["shape"][1:3]) == (3, 3)]
+    assert kernels
+    assert all(each["dtype"] == np.int8 for each in kernels)
     assert (place / "pits.html").read_text().startswith("<!doctype html>")
     assert not [path for path in place.iterdir() if path.name.startswith(".")]
 
