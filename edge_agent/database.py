@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
-import time
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -132,8 +132,9 @@ class Database:
         self.stream = stream
 
     def _quick_check(self, db: sqlite3.Connection) -> None:
-        deadline = time.monotonic() + CHECK_LIMIT_S
-        db.set_progress_handler(lambda: int(time.monotonic() > deadline), 100_000)
+        # A progress handler is not called while SQLite before 3.41 goes through the pages.
+        limit = threading.Timer(CHECK_LIMIT_S, db.interrupt)
+        limit.start()
         try:
             (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
         except sqlite3.OperationalError as error:
@@ -142,7 +143,8 @@ class Database:
             log.warning("quick check took too long, used unchecked", path=str(self.path))
             return
         finally:
-            db.set_progress_handler(None, 0)
+            limit.cancel()
+            limit.join()
         if verdict != "ok":
             raise DamagedError(str(verdict))
 

@@ -32,12 +32,22 @@ class Ledger:
         self._boot: int = found[0]
         self._anchored = found[1] is not None
         self.next_seq = int(str(db.meta("next_seq")))
-        self.rows, self.bytes, last = writer.execute(
-            f"SELECT count(*), coalesce(sum({ROW_SIZE}), 0), coalesce(max(id), 0) FROM outbox"
-        ).fetchone()
+        (last,) = writer.execute("SELECT coalesce(max(id), 0) FROM outbox").fetchone()
         self.next_id: int = last + 1
+        self.rows, self.bytes = self._counted(db) if last else (0, 0)
         self.written_bytes = 0
         self._db = db
+
+    @staticmethod
+    def _counted(db: Database) -> tuple[int, int]:
+        """How many rows there are, and their size: as was noted, for on a slow card counting takes minutes."""
+        rows, size = db.meta("rows"), db.meta("bytes")
+        if isinstance(rows, int) and isinstance(size, int):
+            return rows, size
+        found: tuple[int, int] = db.writer.execute(
+            f"SELECT count(*), coalesce(sum({ROW_SIZE}), 0) FROM outbox"
+        ).fetchone()
+        return found
 
     def commit(
         self,
@@ -75,12 +85,13 @@ class Ledger:
                     [(s[0], *s[2:]) for s in kept],
                 )
                 db.execute("UPDATE meta SET value=? WHERE key='next_seq'", (self.next_seq + len(kept),))
+            size = sum(len(row.body) + ROW_OVERHEAD_BYTES for row in rows)
+            held = (self.rows + len(kept) - freed_rows, self.bytes + size - freed)
+            db.executemany("INSERT OR REPLACE INTO meta VALUES(?,?)", zip(("rows", "bytes"), held, strict=True))
         self.next_id += len(kept)
         self.next_seq += len(kept)
-        self.rows += len(kept) - freed_rows
-        size = sum(len(row.body) + ROW_OVERHEAD_BYTES for row in rows)
+        self.rows, self.bytes = held
         self.written_bytes += size
-        self.bytes += size - freed
         return kept
 
     def _numbered(self, n: int, row: Row) -> Stored:

@@ -31,6 +31,8 @@ def rescue(target: Database, rows: Sequence[Stored], boot_id: str = _UNKNOWN_BOO
     """
     db = target.writer
     with transaction(db):
+        if rows:
+            db.execute("DELETE FROM meta WHERE key IN ('rows', 'bytes')")  # to be counted anew
         db.execute("INSERT OR IGNORE INTO boots(boot) VALUES(?)", (boot_id,))
         (boot,) = db.execute("SELECT id FROM boots WHERE boot=?", (boot_id,)).fetchone()
         (last,) = db.execute("SELECT coalesce(max(id), 0) FROM outbox").fetchone()

@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ import pytest
 from edge_agent import database
 from edge_agent.clock import ManualClock
 from edge_agent.health import Health
-from edge_agent.outbox import GAP
+from edge_agent.outbox import GAP, TELEMETRY, Row
 from edge_agent.spool import Spool
 from edge_agent.stages.record import Recorder
 from edge_agent.vocabulary import AlarmChange, Reading
@@ -40,11 +42,14 @@ class Life:
         )
         self.given = 0
 
+    def take(self) -> None:
+        self.given += 1
+        self.recorder.reading(Reading("main", self.clock.stamp(), {"n": float(self.given)}))
+
     def live(self, seconds: int, *, each: int = 1) -> None:
         for _ in range(seconds):
             for _ in range(each):
-                self.given += 1
-                self.recorder.reading(Reading("main", self.clock.stamp(), {"n": float(self.given)}))
+                self.take()
             self.recorder.commit()
             self.recorder._look_after_disk()
             self.clock.advance(1)
@@ -244,8 +249,67 @@ def test_a_read_only_disk_means_memory_until_it_is_mended(tmp_path):
     assert result["rows"] == 85
 
 
-def test_a_slow_disk_costs_no_reading(tmp_path, monkeypatch):
-    """While a commit hangs, readings wait in memory up to a bound, and what is beyond is said."""
+def hang_in_a_commit() -> dict[str, object]:
+    """In the child, with the shim preloaded: a sync that does not come back while readings do."""
+    shim = ctypes.CDLL(None)
+    with tempfile.TemporaryDirectory(dir=QUICK_DISK) as folder:
+        life = Life(Path(folder))
+        life.spool.open()
+        life.live(3)
+        life.take()
+        shim.shim_hold(1)
+        committing = threading.Thread(target=life.recorder.commit)
+        committing.start()
+        give_up = time.monotonic() + 60
+        while not shim.shim_held() and time.monotonic() < give_up:
+            time.sleep(0.01)
+        for _ in range(1000):
+            life.take()
+        result = {"hung": bool(shim.shim_held()) and committing.is_alive(), "readable": len(life.rows()) >= 3}
+        shim.shim_hold(0)
+        committing.join(60)
+        life.live(1)
+        result |= {"missing": len(life.missing()), "volatile": life.spool.volatile, "given": life.given}
+        life.recorder.close()
+    return result
+
+
+def test_a_slow_disk_costs_no_reading(shim):
+    """While a commit hangs in its sync nobody else waits: readings are taken, rows can be read, then all is there."""
+    found = in_child("hang_in_a_commit", preload=shim)
+    assert found == {"hung": True, "readable": True, "missing": 0, "volatile": False, "given": 1005}
+
+
+def open_from_a_slow_card() -> dict[str, object]:
+    """In the child, with the shim preloaded: a database of which each page takes its time."""
+    shim = ctypes.CDLL(None)
+    with tempfile.TemporaryDirectory(dir=QUICK_DISK) as folder:
+        life = Life(Path(folder))
+        life.spool.open()
+        life.spool.append([Row(TELEMETRY, "telemetry/main", life.clock.stamp(), f'"pad":"{"x" * 3000}"')] * 4000)
+        life.recorder.close()
+        database.CHECK_LIMIT_S = 0.05
+        shim.shim_slow_reads(2000)
+        life = Life(Path(folder))
+        life.spool.open()
+        reads = shim.shim_reads()
+        shim.shim_slow_reads(0)
+        life.live(1)
+        pages = (Path(folder) / "spool.db").stat().st_size // 4096
+        result = {"reads": reads, "pages": pages, "rows": len(life.rows()), "volatile": life.spool.volatile}
+        life.recorder.close()
+    return result
+
+
+def test_a_large_database_on_a_slow_card_is_opened_in_time(shim):
+    """Looking it through ends when its time is over; what was not looked at is used as it is."""
+    found = in_child("open_from_a_slow_card", preload=shim)
+    assert 5 < found["reads"] < found["pages"] / 2
+    assert (found["rows"], found["volatile"]) == (4001, False)
+
+
+def test_readings_that_wait_for_the_disk_are_bounded(tmp_path, monkeypatch):
+    """Beyond the bound the oldest go, and that is said."""
     from edge_agent.stages import record
 
     monkeypatch.setattr(record, "_READINGS_MAX", 100)

@@ -326,6 +326,17 @@ def test_a_database_from_before_counters_learns_them(tmp_path, clock):
     assert make(tmp_path, clock).marks() == {}
 
 
+def test_a_database_that_was_not_counted_is_counted(tmp_path, clock):
+    """A file in which nobody noted how many rows wait tells the same as before."""
+    kept = make(tmp_path, clock)
+    kept.append([row(clock, n) for n in range(7)])
+    before = kept.usage()
+    kept._db.writer.execute("DELETE FROM meta WHERE key IN ('rows', 'bytes')")
+    kept.close()
+    again = make(tmp_path, clock).usage()
+    assert (again["rows"], again["bytes"]) == (before["rows"], before["bytes"]) != (0, 0)
+
+
 # --- the file is damaged
 
 
