@@ -136,16 +136,21 @@ def test_what_python_asks_for_besides_is_not_asked_of_a_plant(tmp_path, authorit
 
 
 @pytest.mark.parametrize(
-    ("name", "days", "synced", "kind"),
+    ("name", "starts_days", "days", "synced", "kind"),
     [
-        ("another-host", 30, True, Why.TLS),
-        ("127.0.0.1", -1, True, Why.TLS),
-        ("127.0.0.1", -1, False, Why.CLOCK),
+        ("another-host", -2, 30, True, Why.TLS),
+        ("another-host", -2, 30, False, Why.TLS),
+        ("127.0.0.1", -2, -1, True, Why.TLS),
+        ("127.0.0.1", -2, -1, False, Why.CLOCK),
+        ("127.0.0.1", 20, 30, True, Why.TLS),
+        ("127.0.0.1", 20, 30, False, Why.CLOCK),  # as for a clock that began in 1970
     ],
 )
-def test_a_bad_certificate_and_a_clock_that_is_not_set_are_told_apart(tmp_path, authority, name, days, synced, kind):
-    """Wrong host and expired are TLS; expired while our own clock is unsynced is the clock; never is it let pass."""
-    with tls_broker(tmp_path, authority, authority.issue(name, days=days)) as broker:
+def test_a_bad_certificate_and_a_clock_that_is_not_set_are_told_apart(
+    tmp_path, authority, name, starts_days, days, synced, kind
+):
+    """Wrong host is TLS; expired or not yet valid too, unless our own clock is not set; never is it let pass."""
+    with tls_broker(tmp_path, authority, authority.issue(name, days=days, starts_days=starts_days)) as broker:
         clock = ManualClock(synced=synced)
         error = why(f"mqtts://127.0.0.1:{broker.port}", clock, ca_file=authority.ca_file)
         assert error.kind == kind

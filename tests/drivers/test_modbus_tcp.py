@@ -396,12 +396,12 @@ def test_a_closed_bus_asks_nothing(peer, make, meter):
 # --- refusals
 
 
-def strict(*holes: int) -> Answer:
+def strict(*holes: int, code: int = 2) -> Answer:
     """A meter that refuses every request that touches one of these registers."""
 
     def answer(asked: Asked) -> bytes:
         touched = range(asked.address, asked.address + asked.count)
-        return refusal(asked, 2) if any(hole in touched for hole in holes) else right(asked)
+        return refusal(asked, code) if any(hole in touched for hole in holes) else right(asked)
 
     return answer
 
@@ -416,17 +416,18 @@ def test_a_refused_hole_is_avoided_from_then_on(peer, make, meter):
     assert asked == [(0, 10), *[(0, 2), (8, 2)] * 3]
 
 
-def test_a_refused_value_is_absent_and_the_others_come(peer, make, meter):
-    """One register that the meter does not have: exception-02 for it alone, and it is not asked again."""
+@pytest.mark.parametrize("code", [1, 2, 3])
+def test_a_refused_value_is_absent_and_the_others_come(peer, make, meter, code):
+    """One register that the meter does not have: an exception for it alone, and it is not asked again."""
     addresses = list(range(12))
-    peer.answer = strict(7)
+    peer.answer = strict(7, code=code)
     device = meter(make(), addresses)
     device.read(ALL)
     learnt = len(peer.asked)
     for _ in range(3):
         sample = device.read(ALL)
         assert sample.values == expected([at for at in addresses if at != 7])
-        assert sample.absent == {"q7": "exception-02"}
+        assert sample.absent == {"q7": f"exception-0{code}"}
     again = peer.asked[learnt:]
     assert not any(each.address <= 7 < each.address + each.count for each in again)
     assert len(again) <= 3 * 4
@@ -481,13 +482,14 @@ def test_a_passing_refusal_is_absent_once(peer, make, meter, code):
     assert device.read(ALL) == (expected([0, 100]), {})
 
 
-def test_a_gateway_that_reaches_nobody_counts_as_silence(peer, make, meter):
-    """Exception 0B costs one request per cycle, not one per block."""
+@pytest.mark.parametrize("code", [0x0A, 0x0B])
+def test_a_gateway_that_reaches_nobody_counts_as_silence(peer, make, meter, code):
+    """Exceptions 0A and 0B cost one request per cycle, not one per block."""
     device = meter(make(), [0, 100, 200])
-    peer.answer = lambda asked: refusal(asked, 0x0B)
-    assert reason(lambda: device.read(ALL)) == "exception-0B"
+    peer.answer = lambda asked: refusal(asked, code)
+    assert reason(lambda: device.read(ALL)) == f"exception-{code:02X}"
     assert len(peer.asked) == 1
-    assert reason(device.probe) == "exception-0B"
+    assert reason(device.probe) == f"exception-{code:02X}"
 
 
 def test_a_storm_of_refusals_ends_the_cycle(peer, make, meter):

@@ -24,7 +24,7 @@ from edge_agent.stages import publish as publish_module
 from edge_agent.stages.publish import Publisher
 from edge_agent.stages.record import Recorder
 from edge_agent.vocabulary import AlarmChange, Reading
-from tests.brokers import Ear, Mosquitto, Peer, Publish, Relay, ScriptedBroker, free_port, until
+from tests.brokers import CONNACK, Ear, Mosquitto, Peer, Publish, Relay, ScriptedBroker, free_port, until
 
 ROOT = "edge/ulsan/press-3"
 
@@ -457,6 +457,8 @@ def test_what_the_broker_finds_too_large_is_parked(tmp_path):
     [
         (lambda peer: peer.connack(0x86), "auth"),
         (lambda peer: peer.connack(0x87), "auth"),
+        (lambda peer: peer.send(CONNACK, bytes([0, 1 if peer.version == 5 else 5])), "auth"),  # 3.1.1 only
+        (lambda peer: peer.send(CONNACK, bytes([0, 1 if peer.version == 5 else 4])), "auth"),
         (lambda peer: (peer.connack(), peer.disconnect(0x8E)), "taken-over"),
         (lambda peer: (peer.connack(), peer.disconnect(0x87)), "auth"),
     ],
