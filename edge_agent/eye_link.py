@@ -4,8 +4,8 @@ The parent says, when it starts the process, what to look at and how; later, wha
 the judge of the line), whom to try beside the one who decides (``candidate``), and what the process before it had
 learnt (``recall``). The process says:
 
-``opening``   it tries to reach the camera, which may take long
-``open``      pictures can come
+``opening``   it tries to reach the camera, or loads a model, which may take long
+``open``      pictures or rows can come
 ``alive``     something was grabbed since it last said so; counts since then, pictures per second, memory
 ``verdict``   a :class:`~edge_agent.vocabulary.Verdict`
 ``evidence``  an :class:`~edge_agent.vocabulary.Evidence`; its file is complete. Pictures never go through here

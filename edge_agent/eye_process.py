@@ -116,7 +116,10 @@ def _live(link: Link, mark: Mark, order: dict[str, Any]) -> None:
     occasions: Occasions = ByTime(slot, settings.every, clock)
     if sensor is not None and isinstance(slot, PartSlot):
         occasions = ByPart(slot, sensor, clock, tell, Backoff(*_SENSOR_AGAIN_S))
-    models = [opened(each, name, mark, clock, settings.deadline) for each in order["models"]]
+    models = []
+    for each in order["models"]:
+        link.send("opening")
+        models.append(opened(each, name, mark, clock, settings.deadline))
     give_back()
     report = Report(link, grabber, models, clock, min(1.0, settings.deadline / 3))
     folder = EvidenceFolder(Path(order["evidence"]), settings.evidence)

@@ -150,6 +150,7 @@ def _obey(link: Link, lines: list[Line], report: Report) -> None:
             at = Stamp(*message["at"])
             values |= {name: nan if value is None else value for name, value in message["values"].items()}
         elif message["say"] == "candidate":
+            link.send("opening")
             for line in lines:
                 if line.deciding.model == message["model"]:
                     line.deciding.try_beside(message["candidate"], message["judgements"])

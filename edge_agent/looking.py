@@ -99,6 +99,7 @@ class Eye:
         """A candidate is to be tried, or none any more."""
         for model in self._models:
             if message["say"] == "candidate" and message["model"] == model.model:
+                self._tell("opening")
                 model.try_beside(message["candidate"], message["judgements"])
 
     def trials(self) -> Iterator[Trial]:

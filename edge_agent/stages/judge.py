@@ -30,7 +30,7 @@ from edge_agent.schedule import Periodic
 from edge_agent.settings import ModelSection
 from edge_agent.vocabulary import JUDGE_FAILED, UNKNOWN, Reading, Verdict
 
-_OPEN_S: Final = 20.0  # to load one model
+_OPEN_S: Final = 60.0  # to start the process, and to load each model: as long as at its first load ever
 _GRACE_S: Final = 2.0  # beyond what the models may take
 _SHORTEST_S: Final = 0.02
 
@@ -74,7 +74,7 @@ class Judge:
         self._lock = Lock()
         self._values: dict[str, float | None] = {}  # not sent yet; None: absent
         self._wanted: frozenset[str] = frozenset()
-        self._tick: Periodic | None = None  # None: it is not ready yet
+        self._tick: Periodic | None = None  # None: it loads a model
         self._memories: dict[str, str] = {}
         self._told: dict[str, tuple[tuple[object, ...], int]] = {}  # model → what was put on record, when (ns)
 
@@ -184,7 +184,9 @@ class Judge:
             self._remember(message)
         elif say == "open":
             self._open(message)
-        elif say != "opening":
+        elif say == "opening":
+            self._tick = None
+        else:
             raise NonsenseError(f"what is {say!r}?")
 
     # --- within

@@ -1,6 +1,7 @@
 """Makes models fail in judging processes: the file that FAULTY_MODELS names says how, read at every judgement.
 
 ``{"2": "crash"}``: version 2 of any bundle ends its process by SIGSEGV; ``hang``, ``nan`` and ``disagree`` as they say.
+``slow-to-load`` takes longer to load than to judge is allowed.
 """
 
 import json
@@ -16,19 +17,24 @@ def _install():
 
     judge, forget = Judge.judge, Judge.forget
 
+    def fault_of(self):
+        try:
+            faults = json.loads(Path(os.environ["FAULTY_MODELS"]).read_text())
+        except (OSError, ValueError):
+            return None
+        return faults.get(str(self.card.version))
+
     def live(self):
         forget(self)
         self.is_live = True  # its golden decisions are behind it
+        if fault_of(self) == "slow-to-load":
+            time.sleep(3.5)
 
     def faulty(self, given):
         said = judge(self, given)
         if not hasattr(self, "is_live"):
             return said
-        try:
-            faults = json.loads(Path(os.environ["FAULTY_MODELS"]).read_text())
-            fault = faults.get(str(self.card.version))
-        except (OSError, ValueError):
-            fault = None
+        fault = fault_of(self)
         if fault == "crash":
             os.kill(os.getpid(), signal.SIGSEGV)
         if fault == "hang":
