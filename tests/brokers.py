@@ -17,6 +17,8 @@ from typing import Self
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from tests.patience import SLOWNESS
+
 CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, PINGREQ, PINGRESP, DISCONNECT = 1, 2, 3, 4, 8, 9, 12, 13, 14
 
 
@@ -28,7 +30,7 @@ def free_port() -> int:
 
 def until(true: Callable[[], object], what: str = "", seconds: float = 60.0) -> None:
     """Wait for a condition; the limit only ends a test that has failed."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * SLOWNESS
     while not true():
         assert time.monotonic() < deadline, f"never: {what}"
         time.sleep(0.01)
@@ -100,7 +102,7 @@ class Ear:
         self.wait()
 
     def wait(self) -> None:
-        assert self._subscribed.wait(10)
+        assert self._subscribed.wait(10 * SLOWNESS)
 
     def _on_message(self, _client: object, _user: object, message: paho.MQTTMessage) -> None:
         try:
@@ -113,7 +115,7 @@ class Ear:
         return [heard for heard in list(self.heard) if heard.topic.split("/")[3] == kind]
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(5)
+        self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(5 * SLOWNESS)
 
     def __enter__(self) -> Self:
         return self

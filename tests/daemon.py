@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.brokers import Ear, until
+from tests.patience import SLOWNESS
 
 CONFIG = """
 site: ulsan
@@ -85,7 +86,7 @@ class Daemon:
         """SIGTERM; its exit code."""
         self.send(signal.SIGTERM)
         assert self._process is not None
-        return self._process.wait(60)
+        return self._process.wait(60 * SLOWNESS)
 
     def numbered(self) -> dict[str, int]:
         """Of the ended daemon's own database: its stream, and the highest seq that it gave."""

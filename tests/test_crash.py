@@ -10,6 +10,7 @@ import pytest
 
 from tests.brokers import Ear, Mosquitto, Relay, until
 from tests.daemon import Daemon, Oracle
+from tests.patience import SLOWNESS
 
 KILLS = 12
 
@@ -123,6 +124,6 @@ def test_started_twice_the_second_one_names_the_first(tmp_path, mosquitto):
         until(lambda: ear.of("agent"))
         second = Daemon(tmp_path, mosquitto.url)
         with second:
-            assert second._process.wait(20) != 0
+            assert second._process.wait(60 * SLOWNESS) != 0
         assert f"process {first._process.pid}" in second.log.read_text()
         Oracle(ear).wait_for(5)

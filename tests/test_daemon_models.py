@@ -10,12 +10,13 @@ from edge_agent import control
 from tests.brokers import Ear, Mosquitto, until
 from tests.daemon import Daemon
 from tests.models.lines import install
+from tests.patience import lasting
 
-MORE = """\
-models: {normal: {bundle: line-normal, devices: [main], deadline: 300ms, trial: 10}}
+MORE = f"""\
+models: {{normal: {{bundle: line-normal, devices: [main], deadline: {lasting(0.3)}, trial: 10}}}}
 alarms:
-  unusual: {when: normal is anomaly, severity: low}
-  blunt: {when: normal.fallbacks > 10 %, severity: low}
+  unusual: {{when: normal is anomaly, severity: low}}
+  blunt: {{when: normal.fallbacks > 10 %, severity: low}}
 """
 LIMITS = {"main.active_power": 2000.0, "main.voltage_l1": 5.0}
 FAULTY = Path(__file__).parent / "peers" / "faulty_models"

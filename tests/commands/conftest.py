@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import brokers
+from tests.patience import SLOWNESS
 
 ROOT = Path(__file__).parent.parent.parent
 BASE = """\
@@ -31,7 +32,7 @@ alarms:
 
 def until(condition, seconds=60.0):
     """Wait until it holds."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * SLOWNESS
     while not (found := condition()):
         assert time.monotonic() < end, "did not happen in time"
         time.sleep(0.05)
@@ -60,7 +61,7 @@ class Place:
             capture_output=True,
             text=True,
             check=False,
-            timeout=timeout,
+            timeout=timeout * SLOWNESS,
             cwd=self.folder,
             env={**clean, "PYTHONPATH": str(ROOT), **(env or {})},
         )
@@ -99,7 +100,7 @@ class Place:
             if daemon.poll() is None:
                 daemon.send_signal(signal.SIGTERM)
         for daemon in self.daemons:
-            daemon.wait(60)
+            daemon.wait(60 * SLOWNESS)
 
 
 @pytest.fixture(name="until")
@@ -172,4 +173,4 @@ def pty_pair(tmp_path):
     until(lambda: all(end.exists() for end in ends))
     yield ends
     process.terminate()
-    process.wait(10)
+    process.wait(10 * SLOWNESS)

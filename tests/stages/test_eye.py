@@ -23,9 +23,10 @@ from tests.cameras.conftest import bad_jpeg, bad_picture, good_jpeg, good_pictur
 from tests.cameras.far_ends import HttpCamera, RtspCamera, part, stream_head
 from tests.cameras.test_pictures import png_claiming
 from tests.cameras.test_stream import fake_v4l2  # noqa: F401 - a fixture
+from tests.patience import SLOWNESS, lasting
 
-PATIENCE_S = 60  # until a test fails; nothing waits that long when it works
-QUICK = {"size": "320x240", "fps": 50, "every": "40ms", "deadline": "800ms", "open_deadline": "20s"}
+PATIENCE_S = 60 * SLOWNESS  # until a test fails; nothing waits that long when it works
+QUICK = {"size": "320x240", "fps": 50, "every": "40ms", "deadline": lasting(0.8), "open_deadline": lasting(20)}
 ROOT = Path(__file__).parents[2]
 
 

@@ -105,3 +105,15 @@ def test_a_candidate_is_tried_while_the_camera_looks_on(eye, state):
     record = [json.loads(line) for line in (state / "audit" / "models.jsonl").read_text().splitlines()]
     assert (record[-1]["what"], record[-1]["same"]) == ("promote", 10)
     assert seen.count("restarts") == 0
+
+
+def test_a_candidate_that_loads_slowly_costs_no_restart(eye, state, fault):
+    """Loading may take longer than a picture: no sign of life is expected meanwhile."""
+    install(state)
+    fault({"2": "slow-to-load"})
+    seen = eye("pixel")
+    seen.until(by(seen, "pixel@1"))
+    install(state, version=2, offer=True)
+    seen.eye.roster.look_again()
+    seen.until(by(seen, "pixel@2"))
+    assert seen.count("restarts") == 0

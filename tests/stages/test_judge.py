@@ -16,9 +16,10 @@ from edge_agent.stages.judge import Judge
 from edge_agent.vocabulary import Reading
 from models.library import Library
 from tests.models.lines import calibrated, install
+from tests.patience import SLOWNESS, lasting
 
 FIRST_TRIED = 100  # a fault is made by version, and meets every line that runs
-PATIENCE_S = 90  # until a test fails; nothing waits that long when it works
+PATIENCE_S = 90 * SLOWNESS  # until a test fails; nothing waits that long when it works
 LIMITS = {"main.active_power": 100.0, "main.voltage_l1": 5.0}
 
 
@@ -45,7 +46,7 @@ class Line:
         self.offered = 0
         sections = {
             "normal": ModelSection.model_validate(
-                {"bundle": "line-normal", "devices": ["main"], "deadline": "400ms", "trial": 10, **settings}
+                {"bundle": "line-normal", "devices": ["main"], "deadline": lasting(0.4), "trial": 10, **settings}
             )
         }
         config = Config(state, sections, _devices)
@@ -280,6 +281,16 @@ def test_a_good_candidate_takes_over_without_a_gap(trying):
     last = trying.audit()[-1]
     assert (last["judgements"], last["same"]) == (10, 10)
     assert "100.0% of 10 judgements" in last["why"]
+    assert trying.health.counters().get("models.restarts", 0) == restarts
+
+
+def test_a_candidate_that_loads_slowly_is_not_taken_for_one_that_hangs(trying, fault):
+    """Longer than judging may take: a small computer needs seconds to start a runtime."""
+    trying.until_label("normal")
+    restarts = trying.health.counters().get("models.restarts", 0)
+    fault({str(trying.version + 1): "slow-to-load"})
+    version = offer(trying)
+    trying.until_label("normal", by=f"line-normal@{version}")
     assert trying.health.counters().get("models.restarts", 0) == restarts
 
 
