@@ -271,7 +271,9 @@ class CameraSection(Section):
     deadline: Duration = Field(
         default=5.0, gt=0, description="No sign of life for so long: the camera's process is killed and started again."
     )
-    open_deadline: Duration = Field(default=30.0, gt=0, description="The same until the first picture has come.")
+    open_deadline: Duration = Field(
+        default=30.0, gt=0, description="The same until the first picture has come, and while a model is loaded."
+    )
     report_every: Duration = Field(
         default=60.0, gt=0, description="How often a camera without pictures is recorded as not inspected."
     )
