@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from math import isfinite
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -41,7 +42,10 @@ def split_unit(text: str) -> tuple[float, str]:
     match = _NUMBER.match(text)
     if match is None:
         raise ValueError(f"{text!r} is not a number with a unit")
-    return float(match[1]), (match[2] or "").strip()
+    number = float(match[1])
+    if not isfinite(number):
+        raise ValueError(f"{text!r} is larger than any number here")
+    return number, (match[2] or "").strip()
 
 
 def _measure(table: dict[str, Any], example: str) -> Any:
