@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import sys
+from dataclasses import asdict
 from importlib import import_module
 from typing import Final
 
@@ -71,16 +74,16 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         result = build(verb)(args=arguments, standalone_mode=False, prog_name="edge-agent")
     except ConfigError as error:
-        say("\n".join(str(problem) for problem in error.problems))
+        _fail("\n".join(str(problem) for problem in error.problems), arguments, error)
         code = USAGE
     except EdgeAgentError as error:
-        say(f"edge-agent: {error}")
+        _fail(f"edge-agent: {error}", arguments, error)
         code = IMPOSSIBLE
     except BrokenPipeError:  # whoever read it has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = WRONG
-    except PermissionError as error:
-        say(f"edge-agent: not allowed: {error.filename or error} (run it with sudo, or as the user edge-agent)")
+    except OSError as error:
+        _fail(f"edge-agent: {_refusal(error)}", arguments)
         code = IMPOSSIBLE
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
@@ -91,10 +94,34 @@ def main(arguments: list[str] | None = None) -> int:
         if show is None:
             raise
         show()
+        _fail("", arguments, error)
         code = USAGE
     else:
         code = result if isinstance(result, int) else GOOD
     return code
+
+
+def _refusal(error: OSError) -> str:
+    """What the system refused: a permission, a full disk, a folder that is a file."""
+    if isinstance(error, PermissionError):
+        return f"not allowed: {error.filename or error} (run it with sudo, or as the user edge-agent)"
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+
+
+def _fail(text: str, arguments: list[str], error: Exception | None = None) -> None:
+    """To standard error, for people; with ``--json`` also as an object on standard output."""
+    if text:
+        say(text)
+    if "--json" not in arguments:
+        return
+    format_message = getattr(error, "format_message", None)
+    words = format_message() if format_message else text.removeprefix("edge-agent: ")
+    answer: dict[str, object] = {"error": words}
+    if isinstance(error, ConfigError):
+        answer["problems"] = [asdict(problem) for problem in error.problems]
+    with contextlib.suppress(OSError):  # nobody reads it
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
 
 
 def say(text: str) -> None:

@@ -74,15 +74,22 @@ def load(path: Path, trusted: Keys, *, trust_unsigned: bool) -> Bundle:
         raise BundleError(f"{path}: {error.args[0]}", hint=error.hint) from error
 
 
+def check_place(target: Path | None) -> None:
+    """Before the work begins: raises a usage error when a bundle must not go there. None: it goes elsewhere."""
+    from models.card import CARD  # noqa: PLC0415 - as above
+
+    if target is None or not target.exists():
+        return
+    if not target.is_dir() or not ((target / CARD).is_file() or not any(target.iterdir())):
+        raise typer.BadParameter(f"{target.absolute()} is there already, and is no bundle")
+
+
 def write_bundle(files: dict[str, bytes], target: Path) -> str:
     """A folder that is whole or not there; one that holds a bundle already is replaced."""
     from models import archive  # noqa: PLC0415 - as above
-    from models.card import CARD  # noqa: PLC0415 - as above
 
+    check_place(target)
     target = target.absolute()
-    is_ours = target.is_dir() and ((target / CARD).is_file() or not any(target.iterdir()))
-    if target.exists() and not is_ours:
-        raise typer.BadParameter(f"{target} is there already, and is no bundle")
     aside = target.with_name(f".{target.name}.before")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

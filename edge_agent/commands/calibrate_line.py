@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from edge_agent.commands import line_sources
-from edge_agent.commands.bundles import bundles_of_daemon, key_folder, library, state_of, write_bundle
+from edge_agent.commands.bundles import bundles_of_daemon, check_place, key_folder, library, state_of, write_bundle
 from edge_agent.commands.options import ConfigFile, Json, columns, plain, print_json, screen, seconds, who
 from edge_agent.commissioning.watching import Watched
 from edge_agent.config import find, load
@@ -65,6 +65,7 @@ def register(app: typer.Typer) -> None:
         if undo:
             return _undo(config, name, as_json=json_)
         _check_extra(detector)
+        check_place(bundle_dir)
         state = state_of(config)
         chosen = name or (NAME if csv and bundle_dir else _name(config, state))
         if csv and history:
@@ -79,7 +80,7 @@ def register(app: typer.Typer) -> None:
             source = f"{len(seen.series)} quantities, live"
         calibrated, made = _make(seen, chosen, state, per_day, source, false_alarms=false_alarms, detector=detector)
         kept = write_bundle(made.files, bundle_dir) if bundle_dir else _install(made, state, calibrated, false_alarms)
-        _say(calibrated, made, kept, as_json=json_)
+        _say(calibrated, made, kept, as_json=json_, can_undo=bundle_dir is None)
         return 0
 
 
@@ -203,7 +204,7 @@ def _undo(config: Path | None, name: str | None, *, as_json: bool) -> int:
     return 0
 
 
-def _say(calibrated: Calibrated, made: Made, kept: str, *, as_json: bool) -> None:
+def _say(calibrated: Calibrated, made: Made, kept: str, *, as_json: bool, can_undo: bool) -> None:
     card = made.bundle.card
     about = {
         "bundle": kept,
@@ -229,7 +230,7 @@ def _say(calibrated: Calibrated, made: Made, kept: str, *, as_json: bool) -> Non
     for warning in calibrated.warnings:
         console.print(plain(warning))
     _say_numbers(calibrated.numbers, made.agreement)
-    console.print(f"[bold]{plain(kept)}[/], edge-agent calibrate line --undo goes back")
+    console.print(f"[bold]{plain(kept)}[/]" + (", edge-agent calibrate line --undo goes back" if can_undo else ""))
 
 
 def _say_numbers(numbers: Mapping[str, Any], agreement: float | None) -> None:

@@ -24,6 +24,7 @@ from edge_agent.plan import Config, DevicePlan
 from edge_agent.settings import split_unit
 from edge_agent.vocabulary import UNITS, nearest
 
+_LONGEST_S: Final = 7 * 86_400.0  # of waiting for rest
 _QUANTITIES: Final = {"°C": "temperature", "%": "relative_humidity", "Pa": "pressure"}
 
 
@@ -54,7 +55,8 @@ def register(app: typer.Typer) -> None:
         """
         clock = SystemClock()
         logs.configure(clock, level="critical")
-        span_s, patience_s, valid_s = seconds(settle), seconds(patience), seconds(valid)
+        span_s, patience_s = seconds(settle, 1.0, _LONGEST_S), seconds(patience, 1.0, _LONGEST_S)
+        valid_s = seconds(valid, 1.0)
         references = _references(reference, reference2)
         reference_u = _uncertainty(uncertainty, references)
         plan = load(find(config))

@@ -15,7 +15,7 @@ from edge_agent import control, logs
 from edge_agent.clock import SystemClock
 from edge_agent.commands.options import ConfigFile, Json, columns, plain, print_json, screen
 from edge_agent.config import find, load
-from edge_agent.errors import ConfigError, EdgeAgentError
+from edge_agent.errors import EdgeAgentError
 from edge_agent.inspection import bundles, eyes, machine, network, wires
 from edge_agent.inspection.finding import FAIL, OK, WARN, Finding, Scene, Step
 
@@ -38,13 +38,7 @@ def register(app: typer.Typer) -> None:
         clock = SystemClock()
         logs.configure(clock, level="critical")
         path = find(config)
-        try:
-            plan = load(path)
-        except ConfigError as error:
-            if json_:
-                print_json({"config": str(path), "problems": [asdict(problem) for problem in error.problems]})
-                return 2
-            raise
+        plan = load(path)
         scene = Scene(plan, clock, {} if offline else _daemon(plan.state_dir))
         parts = {"device": len(plan.devices), "camera": len(plan.cameras), "alarm": len(plan.alarms)}
         counts = ", ".join(f"{count} {word}{'s' * (count != 1)}" for word, count in parts.items())

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from edge_agent.clock import SystemClock
-from edge_agent.commands.options import Json
+from edge_agent.commands.options import Json, NoConfig
 from edge_agent.demo.stage import Stage
 from edge_agent.errors import EdgeAgentError
 from edge_agent.listener import Show
@@ -40,9 +40,11 @@ def register(app: typer.Typer) -> None:
         keep: Annotated[
             Path | None, typer.Option(help="Folder for config, database and log; default: a temporary one.")
         ] = None,
+        config: NoConfig = None,
         json_: Json = False,
     ) -> int:
         """Watch a simulated line live: meters, climate, a camera, alarms, and a broker outage survived."""
+        del config  # the line that it shows has its own
         if find_spec("amqtt") is None:
             raise EdgeAgentError("the demo needs its broker", hint="pip install 'edge-agent[demo]'")
         with contextlib.ExitStack() as stack:

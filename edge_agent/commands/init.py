@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,9 @@ _NONE: Final = "none"
 def register(app: typer.Typer) -> None:
     @app.command(epilog="Example: sudo edge-agent init --output /etc/edge-agent/config.yaml")
     def init(
-        output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")] = Path("config.yaml"),
+        output: Annotated[Path, typer.Option("--output", "-o", "--config", "-c", help="File to write.")] = Path(
+            "config.yaml"
+        ),
         defaults: Annotated[
             bool, typer.Option("--defaults", help="Ask nothing; what is not given stays at its default.")
         ] = False,
@@ -85,6 +88,16 @@ def register(app: typer.Typer) -> None:
         return 0
 
 
+def _answered(ask: Callable[[], Any]) -> Any:
+    """What a person answers; a usage error where nobody is there to answer."""
+    try:
+        return ask()
+    except typer.Abort:
+        if sys.stdin.isatty():
+            raise  # Ctrl-C
+        raise typer.BadParameter("nobody answers here: --defaults asks nothing") from None
+
+
 class Asker:
     """Asks at the keyboard until the answer is right; ``quiet``: takes every default."""
 
@@ -96,7 +109,7 @@ class Asker:
         if given is not None:
             return _checked(check, given)
         while not self._quiet:
-            answer = typer.prompt(question, default=default, err=True)
+            answer = _answered(lambda: typer.prompt(question, default=default, err=True))
             try:
                 return check(str(answer).strip())
             except ValueError as error:
@@ -109,7 +122,7 @@ class Asker:
 
     def yes(self, question: str) -> bool:
         """Yes or no; no by default."""
-        return not self._quiet and typer.confirm(question, default=False, err=True)
+        return not self._quiet and bool(_answered(lambda: typer.confirm(question, default=False, err=True)))
 
     def brokers(self) -> list[str]:
         """One broker after the other, until there is none more."""

@@ -17,6 +17,7 @@ from edge_agent.errors import EdgeAgentError
 from edge_agent.listener import Listener
 
 _PATIENCE_S: Final = 15
+_LONGEST_S: Final = 366 * 86_400.0
 _PASSING: Final = {Why.NETWORK, Why.SILENT}  # may mend themselves
 
 
@@ -24,7 +25,9 @@ def register(app: typer.Typer) -> None:
     @app.command(epilog="Example: edge-agent listen --broker mqtt://broker-a --seconds 60")
     def listen(
         broker: Annotated[str | None, typer.Option(help="Broker URL; default: the first one of the config.")] = None,
-        seconds: Annotated[float | None, typer.Option(min=0.1, help="End by itself after so long.")] = None,
+        seconds: Annotated[
+            float | None, typer.Option(min=0.1, max=_LONGEST_S, help="End by itself after so long.")
+        ] = None,
         topic: Annotated[
             str | None, typer.Option(help="What to subscribe to; default: all below the config's prefix, or edge/#.")
         ] = None,
@@ -52,7 +55,16 @@ def register(app: typer.Typer) -> None:
             credentials = Credentials(
                 username=username, password_file=password_file, ca_file=ca_file, cert_file=cert_file, key_file=key_file
             )
-        return follow(where, credentials, topic or "edge/#", seconds, as_json=json_)
+        return follow(where, credentials, _filter(topic or "edge/#"), seconds, as_json=json_)
+
+
+def _filter(topic: str) -> str:
+    """A topic filter as MQTT has it (MQTT 5, 4.7.1); raises a usage error."""
+    levels = topic.split("/")
+    wild = [level for level in levels if "#" in level or "+" in level]
+    if any(level not in {"#", "+"} for level in wild) or "#" in levels[:-1] or "\0" in topic:
+        raise typer.BadParameter(f"{topic!r} is no topic filter: + stands for one level, # for all at the end")
+    return topic
 
 
 def follow(broker: Broker, credentials: Credentials, topic: str, seconds: float | None, *, as_json: bool) -> int:

@@ -10,12 +10,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any, Final, TextIO
 
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from edge_agent import control
+from edge_agent import control, readable
 from edge_agent.config import find, load, stated_dir
 from edge_agent.errors import ConfigError, EdgeAgentError
 from edge_agent.settings import Duration
@@ -25,7 +25,11 @@ ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="Config file; default /etc/edge-agent/config.yaml, then ./config.yaml."),
 ]
+NoConfig = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Taken as by every verb; this one needs nothing of it.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+CENTURY_S: Final = 36_500 * 86_400.0
 
 
 def state_dir(config: Path | None) -> Path:
@@ -54,12 +58,16 @@ def who() -> str:
     return str(os.getuid())
 
 
-def seconds(text: str) -> float:
-    """``30min`` → 1800.0; raises a usage error."""
+def seconds(text: str, least_s: float = 0.0, most_s: float = CENTURY_S) -> float:
+    """``30min`` → 1800.0; raises a usage error, also for what is shorter or longer than makes sense."""
     try:
-        return float(TypeAdapter(Duration).validate_python(text))
+        found = float(TypeAdapter(Duration).validate_python(text))
     except ValidationError as error:
         raise typer.BadParameter(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from error
+    if not least_s <= found <= most_s:
+        between = f"{readable.span(least_s) if least_s else '0 s'} to {readable.span(most_s)}"
+        raise typer.BadParameter(f"{text!r} must be from {between}")
+    return found
 
 
 @contextmanager

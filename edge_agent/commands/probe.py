@@ -13,7 +13,7 @@ import typer
 
 from edge_agent import catalogue, logs
 from edge_agent.clock import SystemClock
-from edge_agent.commands.options import ConfigFile, Json, columns, plain, print_json, screen, seconds
+from edge_agent.commands.options import ConfigFile, Json, NoConfig, columns, plain, print_json, screen, seconds
 from edge_agent.commands.probe_ports import list_ports
 from edge_agent.commands.probe_registers import scan_one
 from edge_agent.config import find, load
@@ -24,6 +24,9 @@ from edge_agent.vocabulary import WIRE, nearest
 _BAUDRATES: Final = (9600, 19200, 38400, 115200, 4800, 2400)
 _PARITIES: Final = ("N", "E")
 _INTERRUPTED: Final = 130
+_LAST_UNIT: Final = 247
+_LAST_PORT: Final = 65_535
+_LONGEST_S: Final = 60.0  # for one unit
 Bus = Annotated[str | None, typer.Option("--bus", help="A bus of the config, with its settings.")]
 
 
@@ -32,8 +35,9 @@ def register(app: typer.Typer) -> None:
     app.add_typer(probe, name="probe", epilog="Example: edge-agent probe modbus --port /dev/serial/by-id/usb-FTDI")
 
     @probe.callback(invoke_without_command=True)
-    def ports(context: typer.Context, json_: Json = False) -> int:
+    def ports(context: typer.Context, config: NoConfig = None, json_: Json = False) -> int:
         """Without a kind of bus: list serial ports, I2C buses and cameras by the names that survive re-plugging."""
+        del config  # what is plugged in, is whatever a config says
         return 0 if context.invoked_subcommand else list_ports(as_json=json_)
 
     @probe.command(epilog="Example: edge-agent probe modbus --port /dev/serial/by-id/usb-FTDI --units 1-32")
@@ -45,7 +49,9 @@ def register(app: typer.Typer) -> None:
         rtu: Annotated[bool, typer.Option("--rtu", help="The host passes RTU frames through.")] = False,
         bus: Bus = None,
         units: Annotated[str, typer.Option(help="Which units: 1-247, or 1,2,10-20.")] = "1-247",
-        baudrate: Annotated[list[int] | None, typer.Option(help="May be repeated; default: the usual six.")] = None,
+        baudrate: Annotated[
+            list[int] | None, typer.Option(min=300, max=4_000_000, help="May be repeated; default: the usual six.")
+        ] = None,
         parity: Annotated[list[str] | None, typer.Option(help="N, E or O; may be repeated; default: N and E.")] = None,
         timeout: Annotated[str, typer.Option(help="How long to wait for each unit.")] = "200ms",
         scan: Annotated[
@@ -60,17 +66,17 @@ def register(app: typer.Typer) -> None:
         """Ask every unit whether it is there and what it is. Exit code 1: nobody answered."""
         if sum(choice is not None for choice in (port, host, bus)) != 1:
             raise typer.BadParameter("name one of --port, --host and --bus; `edge-agent probe` lists the ports")
-        asked = _units(units)
+        asked, patience_s = _units(units), seconds(timeout, 0.001, _LONGEST_S)
         if bus is not None:
-            tries = [_from_config(config, bus, asked)]
+            tries = [_from_config(config, bus, asked, "modbus")]
         elif host is not None:
             tries = [_over_tcp(host, asked, rtu=rtu, baudrate=(baudrate or [9600])[0])]
         else:
             lines = product(baudrate or _BAUDRATES, parity or _PARITIES)
             tries = [_serial(str(port), rate, parity_, asked) for rate, parity_ in lines]
         if scan:
-            return scan_one(tries, registers, seconds(timeout), as_json=json_, progress=_progress)
-        return _run(tries, lambda one, tell: _ask_units(one, seconds(timeout), tell), as_json=json_)
+            return scan_one(tries, registers, patience_s, as_json=json_, progress=_progress)
+        return _run(tries, lambda one, tell: _ask_units(one, patience_s, tell), as_json=json_)
 
     @probe.command(epilog="Example: edge-agent probe i2c --number 1")
     def i2c(
@@ -81,7 +87,7 @@ def register(app: typer.Typer) -> None:
     ) -> int:
         """Ask every known sensor at its addresses who it is, then see who else answers. Exit code 1: nobody."""
         if bus is not None:
-            tries = [_from_config(config, bus, range(1))]
+            tries = [_from_config(config, bus, range(1), "i2c")]
         else:
             from drivers.i2c import numbers  # noqa: PLC0415 - smbus2 is for those who look at I2C
 
@@ -124,7 +130,7 @@ def _serial(port: str, baudrate: int, parity: str, units: list[int]) -> _Try:
 
 def _over_tcp(where: str, units: list[int], *, rtu: bool, baudrate: int) -> _Try:
     host, _, port = where.partition(":")
-    if port and not port.isdigit():
+    if not host or (port and not (port.isdigit() and 1 <= int(port) <= _LAST_PORT)):
         raise typer.BadParameter(f"{where!r} is no host like 10.0.0.7 or 10.0.0.7:502")
     settings: dict[str, Any] = {"kind": "modbus-rtu-over-tcp" if rtu else "modbus-tcp", "host": host}
     settings |= {"port": int(port)} if port else {}
@@ -132,11 +138,13 @@ def _over_tcp(where: str, units: list[int], *, rtu: bool, baudrate: int) -> _Try
     return _Try("panel", settings, units)
 
 
-def _from_config(config: Path | None, name: str, units: range | list[int]) -> _Try:
+def _from_config(config: Path | None, name: str, units: range | list[int], family: str) -> _Try:
     found = load(find(config))
     if name not in found.buses:
         raise typer.BadParameter(f"{name!r} is no bus of the config{nearest(name, found.buses)}")
     plan = found.buses[name]
+    if family not in plan.settings.kind:
+        raise typer.BadParameter(f"{name} is of kind {plan.settings.kind}; this asks {family} buses")
     settings = plan.settings.model_dump(mode="json", exclude_defaults=True)
     return _Try(name, settings | {"kind": plan.settings.kind}, units, tuple(found.devices_on(name)), plan.settings)
 
@@ -148,9 +156,9 @@ def _units(text: str) -> list[int]:
         first, _, last = part.strip().partition("-")
         if not first.isdigit() or (last and not last.isdigit()):
             raise typer.BadParameter(f"{text!r} is no list of units like 1-32 or 1,2,10-20")
+        if not 1 <= int(first) <= int(last or first) <= _LAST_UNIT:
+            raise typer.BadParameter(f"{text!r}: units are 1 to {_LAST_UNIT}")
         found += range(int(first), int(last or first) + 1)
-    if not found or min(found) < 1 or max(found) > 247:
-        raise typer.BadParameter(f"{text!r}: units are 1 to 247")
     return found
 
 

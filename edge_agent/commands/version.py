@@ -8,14 +8,15 @@ import sqlite3
 
 import typer
 
-from edge_agent.commands.options import Json
+from edge_agent.commands.options import Json, NoConfig
 from edge_agent.report import product_version
 
 
 def register(app: typer.Typer) -> None:
     @app.command(epilog="Example: edge-agent version --json")
-    def version(json_: Json = False) -> None:
+    def version(config: NoConfig = None, json_: Json = False) -> None:
         """Say which version this is, and on what it runs."""
+        del config  # every verb takes it
         facts = {
             "version": product_version(),
             "python": platform.python_version(),

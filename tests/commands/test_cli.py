@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import subprocess
@@ -17,11 +18,15 @@ from edge_agent.commands.status import buffer, show
 from edge_agent.control import socket_path
 
 ROOT = Path(__file__).parent.parent.parent
-GROUPS = {"alarms": ("list", "ack", "shelve"), "probe": ("modbus", "i2c"), "train": ("defects",)}
+GROUPS = {
+    "alarms": ("list", "ack", "shelve"),
+    "probe": ("modbus", "i2c"),
+    "train": ("defects",),
+    "outputs": ("safe",),
+    "calibrate": ("meter", "sensor", "camera", "line", "model"),
+    "models": ("list", "verify", "pack", "install", "rollback"),
+}
 EVERY = [(verb,) for verb in VERBS] + [(verb, part) for verb, parts in GROUPS.items() for part in parts]
-# version, demo and init need no config.
-NO_JSON = {("alarms",)}
-NO_CONFIG = {("demo",), ("version",), ("init",), ("alarms",), ("probe",)}
 
 
 @pytest.mark.parametrize("verb", EVERY, ids=" ".join)
@@ -31,9 +36,8 @@ def test_help_has_an_example(capsys, verb):
     shown = capsys.readouterr().out
     assert re.search(r"Example: (sudo )?edge-agent " + " ".join(verb), shown), shown
     subgroups = "Commands:" in shown
-    if verb not in NO_JSON and not subgroups:
+    if not subgroups:
         assert "--json" in shown
-    if verb not in NO_CONFIG and not subgroups:
         assert "--config" in shown
 
 
@@ -71,6 +75,15 @@ NONSENSE = [
     ("probe", "modbus"),
     ("alarms", "shelve", "overload", "--for", "long"),
     ("alarms", "shelve"),
+    ("alarms", "shelve", "overload", "--for=-5min"),
+    ("listen", "--broker", "mqtt://127.0.0.1:1", "--topic", "a/#/b"),
+    ("listen", "--broker", "mqtt://127.0.0.1:1", "--topic", "a/b+"),
+    ("listen", "--broker", "mqtt://127.0.0.1:1", "--seconds", "1e300"),
+    ("export", "--from", "99999999999d"),
+    ("calibrate", "sensor", "cabinet", "--reference", "24C", "--settle", "0s"),
+    ("calibrate", "sensor", "cabinet", "--reference", "24C", "--valid", "1e300d"),
+    ("calibrate", "sensor", "cabinet", "--reference", "1e400C"),
+    ("calibrate", "line", "--csv", "x.csv", "--bundle-dir", "config.yaml"),
     ("init", "--defaults", "--output", "new.yaml", "--meter", "sdm630"),
     *[(*verb, "--nonsense") for verb in EVERY],
 ]
@@ -82,6 +95,25 @@ def test_nonsense_is_a_usage_error(place, capsys, monkeypatch, arguments):
     monkeypatch.chdir(place.folder)
     assert main(list(arguments)) == 2
     assert capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["status"], 3, "no daemon answers"),
+        (["status", "--nonsense"], 2, "--nonsense"),
+        (["stattus"], 2, "did you mean 'status'"),
+        (["check", "--config", "no.yaml"], 2, "No such file"),
+        (["demo", "--keep", "config.yaml/folder"], 3, "config.yaml/folder"),
+    ],
+)
+def test_with_json_a_failure_is_an_object_too(place, capsys, monkeypatch, arguments, code, words):
+    """One line on standard output with what people read on standard error; the same exit code."""
+    monkeypatch.chdir(place.folder)
+    assert main([*arguments, "--json"]) == code
+    shown = capsys.readouterr()
+    assert words in json.loads(shown.out)["error"]
+    assert words in shown.err
 
 
 def test_an_unknown_option_is_a_usage_error(place):

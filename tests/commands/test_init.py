@@ -119,6 +119,8 @@ def test_what_cannot_be_is_a_usage_error_and_writes_nothing(place, init, argumen
 
 
 def test_the_end_of_the_answers_writes_nothing(place, init):
-    """Ctrl-D in the middle: exit code 130."""
-    assert init(answers="plant\n").returncode == 130
+    """Without a terminal to ask at: exit code 2, and which option asks nothing."""
+    done = init(answers="plant\n")
+    assert done.returncode == 2
+    assert "--defaults" in done.stderr
     assert list(place.folder.iterdir()) == []
