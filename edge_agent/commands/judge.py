@@ -58,7 +58,8 @@ def _pictures(model: Any, given: Path) -> Iterator[dict[str, object]]:
         try:
             image = opencv.decode(path.read_bytes(), _MOST_PIXELS)
         except CameraError as error:
-            yield {"file": str(path), "label": NOT_INSPECTED, "reason": error.reason, "why": str(error)}
+            nothing = {"label": NOT_INSPECTED, "score": None, "threshold": None, "decided_by": "gate"}
+            yield {"file": str(path), **nothing, "reason": error.reason, "why": str(error)}
         except OSError as error:
             raise EdgeAgentError(f"cannot read {path}: {error.strerror}") from error
         else:
@@ -98,14 +99,16 @@ def _judging(model: Any) -> Callable[[Any], dict[str, object]]:
 
 
 def _line(verdict: Verdict) -> dict[str, object]:
-    """What a line says of a verdict; what there is not is left out."""
-    fields = {
+    """What a line says of a verdict; of what there is not, only what every line has."""
+    every = {
         "label": verdict.label,
         "score": verdict.score,
         "threshold": verdict.threshold,
         "decided_by": verdict.decided_by,
+    }
+    fields = {
         "model_sha256": verdict.model_sha256,
         "latency_ms": verdict.latency_ms,
         "reason": verdict.reason if verdict.label in (UNKNOWN, NOT_INSPECTED) else None,
     }
-    return {**{key: value for key, value in fields.items() if value is not None}, **verdict.details}
+    return {**every, **{key: value for key, value in fields.items() if value is not None}, **verdict.details}

@@ -332,7 +332,8 @@ def test_rows_are_judged_in_order(line, tmp_path, delimiter):
 
     lines = [json.loads(each) for each in said.splitlines()]
     assert [each["label"] for each in lines] == ["anomaly", "normal", "unknown", "unknown"]
-    assert [each.get("score") for each in lines] == [101.0, 1.0, None, None]
+    assert [each["score"] for each in lines] == [101.0, 1.0, None, None]
+    assert all(each.keys() >= {"label", "score", "threshold", "decided_by"} for each in lines)
     assert lines[0]["time"] == "2026-11-20T06:00:00Z"
     assert lines[1]["at_s"] - lines[0]["at_s"] == 1.0
     assert lines[3].items() >= {"decided_by": "nobody", "reason": "judge-failed"}.items()
