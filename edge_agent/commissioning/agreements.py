@@ -15,10 +15,13 @@ from edge_agent.commissioning.voltages import Volts
 MOVED: Final = 1.7  # a load may have moved so much between the clamp reading and the search
 _CLOSE: Final = 1.05
 _MOST: Final = 250
-_MOST_FACTORS: Final = 60
+_MOST_FACTORS: Final = 140
 _ALIKE: Final = 4.0  # bits: active and apparent power have their decimal points at one place
 _POOR: Final = 0.12  # a power factor below it is rare
-_HALVES: Final = 5.0  # bits
+_EXCHANGED: Final = 5.0  # bits
+_MEAN: Final = 6.0  # bits
+_STILL: Final = 8.0  # bits: among so many pairs of numbers some stand in any one ratio
+_COARSE: Final = 3.0  # whole numbers below it agree with anything
 _LIVE: Final = 0.05  # of the largest current
 _TOGETHER: Final = 0.01  # the least power per ampere of a phase, relative to that of another
 
@@ -37,7 +40,10 @@ class Agreements:
         self.vectors = Vectors(
             (place, values)
             for place, values in words.of_phases(volts.phases, voltages.strides(volts))
-            if place.fc == self.beside.fc and place.is_float == self.beside.is_float and not taken & place.words()
+            if place.fc == self.beside.fc
+            and place.is_float == self.beside.is_float
+            and not taken & place.words()
+            and (place.size == 1 or place.is_float or np.any(values % 65536))  # else another value's upper word
         )
         self.singles = Vectors(
             (place, column[:, None])
@@ -79,7 +85,7 @@ class Agreements:
 
     def _weight(self, match: Match) -> float:
         """Bits of an agreement, less what is unusual about it."""
-        if not self.goes_with(match.current, match.power):
+        if not self.goes_with(match.current, match.power) or self._is_coarse(match.power):
             return 0.0
         unusual = 0.0
         if self.beside.is_float:
@@ -91,17 +97,21 @@ class Agreements:
         if match.factor >= 0:
             usual = float(np.median(np.abs(self.vectors.values[match.factor]).max(axis=-1))) * match.scale
             unusual += 4.0 if usual < _POOR else 0.0
+            # The two stand for each other in the product; it is the current that moves with the load.
+            calm, restless = (_restless(self.vectors.values[index]) for index in (match.current, match.factor))
+            unusual += _EXCHANGED if restless > 2 * calm + 0.05 else 0.0
+            is_still = not np.any(np.ptp(self.vectors.values[match.factor], axis=0))
+            unusual += _STILL if is_still and self.volts.phases == 1 else 0.0
         if self.clamps:
             power = clamped(self.vectors.values[match.current], self.clamps, MOVED)
             unusual += 6.0 if power is not None and not -3 <= power - match.decade <= 4 else 0.0
         spots = [index for index in (match.current, match.power, match.factor) if index >= 0]
         taste = sum(max(self.taste(place) for place in self.vectors.places[index]) for index in spots)
-        unusual += sum(_HALVES for index in spots if self._is_half(index))
         return match.bits + taste - unusual
 
-    def _is_half(self, index: int) -> bool:
-        """Whether the lower word is always zero: it is another value's upper one."""
-        return not self.beside.is_float and not np.any(self.vectors.flat[index] % 65536)
+    def _is_coarse(self, index: int) -> bool:
+        sizes = np.abs(self.vectors.flat[index])
+        return not self.beside.is_float and float(np.median(sizes[sizes > 0])) < _COARSE
 
     def goes_with(self, current: int, other: int) -> bool:
         """Whether it is something wherever much current flows."""
@@ -116,12 +126,21 @@ class Agreements:
         bits = -3.0 if values.min() < 0 else 0.0
         bits -= 10.0 if np.ptp(values) == 0 else 0.0
         bits -= 8.0 if values.shape[1] == 3 and np.sum(values.any(axis=0)) < 2 else 0.0
+        bits -= _MEAN if any(self._begins_with_mean(place) for place in self.vectors.places[current]) else 0.0
         bits -= 4.0 if _restless(self.volts.values) > _restless(values) else 0.0  # it is the current that moves
         if self.clamps:
             if clamped(values, self.clamps, _CLOSE) is not None:
                 return bits + 4.0
             return bits + (1.0 if clamped(values, self.clamps, MOVED) is not None else -2.0)
         return bits
+
+    def _begins_with_mean(self, place: Place) -> bool:
+        """Whether the first is the mean of three others, of which the first two follow it."""
+        others = self.words.values(place._replace(at=place.at + place.stride)) if place.phases > 1 else None
+        if others is None or not others.any():
+            return False
+        apart = np.abs(others.mean(axis=-1) - self.words.columns[place.one(0)])
+        return bool(np.quantile(apart, 0.8) <= (0.003 * float(np.abs(others).mean()) if place.is_float else 1.0))
 
     def taste(self, place: Place) -> float:
         """Between decodings: like the voltages, and not far from them."""

@@ -7,9 +7,11 @@ behind decides.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from edge_agent.commissioning.decoding import Place, Words
+
+_WASTE: Final = 4.0  # bits
 
 
 class Group(NamedTuple):
@@ -41,7 +43,13 @@ def settle(words: Words, groups: Sequence[Group]) -> tuple[Rows, float]:
     for group in groups:
         for quantity, one in _quantities(group.name, chosen[group.name]):
             rows[quantity] = (one.signed() if group.signed else one, group.scale)
-    return rows, _neatness(words, starts, list(chosen.values()))
+    return rows, _neatness(words, starts, list(chosen.values())) - _waste(chosen)
+
+
+def _waste(chosen: dict[str, Place]) -> float:
+    """Nobody who saves a register on voltages spends one on power factors, which need it less."""
+    volts, factor = chosen["voltage"], chosen.get("power_factor")
+    return _WASTE if factor is not None and factor.size > volts.size else 0.0
 
 
 def _sign(place: Place, group: Group) -> float:

@@ -14,6 +14,8 @@ _HERTZ: Final = ((49.0, 51.0), (59.0, 61.0))
 _HOLDS: Final = 0.65
 _SUM: Final = 0.005  # relative
 _CHANCE: Final = 3.0  # bits: so many values are looked at
+_NEAR, _FAR = 0.2, 4.0  # Hz from the nominal value, and bits per Hz beyond
+_SEEN_TO_MOVE, _IN_STEP = 0.1, 0.3
 _CALM: Final = 0.06  # Hz: a mains frequency moves less than this in some seconds
 
 
@@ -23,6 +25,23 @@ class Companion(NamedTuple):
     bits: float
     places: list[Place]
     scale: float
+
+
+def movement(values: Array) -> float:
+    """Of the sum of the phases, relative."""
+    whole = values.sum(axis=1)
+    return float(np.ptp(whole) / whole.max())
+
+
+def is_in_step(values: Array, others: Array) -> bool:
+    """Whether one moves as the other does, phase by phase, and not a little."""
+    own, theirs = (each / np.maximum(each.mean(axis=0), 1e-12) for each in (values, others))
+    return bool(np.ptp(theirs) > _SEEN_TO_MOVE and np.abs(own - theirs).max() < _IN_STEP * np.ptp(theirs))
+
+
+def stays(values: Array, others: Array) -> bool:
+    """Whether one hardly moves while the other does."""
+    return movement(others) > _SEEN_TO_MOVE and movement(values) < _IN_STEP * movement(others)
 
 
 def total(values: Array, scale: float, vectors: Vectors, beside: Place) -> Companion | None:
@@ -66,25 +85,48 @@ def reactive(
     step = 0.0 if len(vectors) and vectors.places[0][0].is_float else 0.5 * scale / size
     fits = np.nonzero((error < most + step) & (error < 0.3 * without))[0]
     found = [(float(min(12.0, -np.log2(2 * max(error[index], step, 1e-4)))), int(index)) for index in fits]
-    return sorted(found, reverse=True)
+    return sorted(found, key=lambda each: (-each[0], float(misses[each[1]].max())))
 
 
-def frequency(words: Words, volts: Place, taken: Sequence[Place]) -> Companion | None:
-    """50 or 60 Hz, as near to the other values and as like them as possible."""
-    ends = {max(place.words()) + 1 for place in taken}
-    best: Companion | None = None
+class Hertz(NamedTuple):
+    """What may be a mains frequency. ``power``: of ten, to hertz; ``bits``: what its values say for it."""
+
+    place: Place
+    power: int
+    bits: float
+
+
+def hertz(words: Words) -> list[Hertz]:
+    """Everything that stays near 50 or 60."""
+    found = []
     for place, column in words.columns.items():
         for power in (0,) if place.is_float else (-2, -1, -3):
             low, high = float(column.min()) * 10.0**power, float(column.max()) * 10.0**power
-            if not any(least <= low and high <= most for least, most in _HERTZ):
-                continue
-            if place.fc != volts.fc or any(place.overlaps(other) for other in taken):
-                continue
-            bits = 4.0 - min(abs(place.at - end) for end in ends) / 12 + (1.5 if place.at in ends else 0.0)
-            bits += (2.5 if high > low else 0.0) - 20 * max(0.0, high - low - _CALM)
-            bits += 3.0 if place.is_float == volts.is_float else 0.0
-            bits += 0.5 if place.size == 1 or place.is_float else 0.0
-            bits += {0: 0.0, -2: 0.5, -1: 0.0, -3: -1.0}[power]
-            if best is None or bits > best.bits:
-                best = Companion(bits, [place], 10.0**power)
+            if any(least <= low and high <= most for least, most in _HERTZ):
+                found.append(Hertz(place, power, _liveliness(power, column * 10.0**power)))
+    return found
+
+
+def _liveliness(power: int, values: Array) -> float:
+    """Bits: a frequency goes up and down a little, near its nominal value; the lower word of a counter only goes up."""
+    low, high = float(values.min()), float(values.max())
+    swings = high > low and bool(np.any(np.diff(values) < 0))
+    bits = (2.5 if swings else 0.0) - 20 * max(0.0, high - low - _CALM)
+    bits -= _FAR * max(0.0, min(abs(low - nominal) for nominal in (50, 60)) - _NEAR)
+    return bits + {0: 0.0, -2: 0.5, -1: 0.0, -3: -1.0 if swings else -4.0}[power]
+
+
+def frequency(possible: Sequence[Hertz], volts: Place, taken: Sequence[Place]) -> Companion | None:
+    """The one that is nearest to the other values and most like them."""
+    ends = {max(place.words()) + 1 for place in taken}
+    best: Companion | None = None
+    for place, power, liveliness in possible:
+        if place.fc != volts.fc or any(place.overlaps(other) for other in taken):
+            continue
+        bits = liveliness + 4.0 - min(abs(place.at - end) for end in ends) / 12
+        bits += 1.5 if place.at in ends else 0.0
+        bits += 3.0 if place.is_float == volts.is_float else 0.0
+        bits += 0.5 if place.size == 1 or place.is_float else 0.0
+        if best is None or bits > best.bits:
+            best = Companion(bits, [place], 10.0**power)
     return best

@@ -95,6 +95,11 @@ class Words:
         found = [self.columns[one] for step in range(place.phases) if (one := place.one(step)) in self.columns]
         return np.stack(found, axis=-1) if len(found) == place.phases else None
 
+    def needs_both(self, place: Place) -> bool:
+        """Whether a value of two words has ever been negative, or too large for one."""
+        column = self.columns.get(place, self.columns.get(place._replace(type="u" + place.type[1:])))
+        return column is not None and bool(np.any((column < 0) | (column >= 65536)))
+
     def of_phases(self, phases: int, strides: Mapping[str, set[int]]) -> Iterator[tuple[Place, Array]]:
         """Every value of so many phases. ``strides``: type → how far apart."""
         for single in self.columns:

@@ -22,15 +22,17 @@ from edge_agent.commissioning.voltages import Volts
 
 _FLOAT_AMPS: Final = (0, -3)  # a meter that has floats gives amperes, or milliamperes
 _FOLLOWED: Final = 12  # combinations of one voltage that are looked at closely
-_LEAST, _HALF, _MOST = 0.03, 0.5, 1.03  # of the apparent power
+_LEAST, _HALF, _MOST = 0.03, 0.5, 1.004  # of the apparent power
+_MOST_ONCE: Final = 1.03  # a load may step between two questions of one reading
 _MOST_READINGS: Final = 0.8
 _DISTORTED: Final = 0.08  # harmonics make S so much larger than P and Q say
 _MOST_OF_SUM, _MOST_OF_Q = 5.0, 7.0  # bits: what may be missing must not outweigh what has to be there
+_OPEN: Final = 10.0  # bits between two word orders, where no value has needed its upper word
 _VOLTAGES: Final = 12  # candidates that are followed up
 _CLEAR: Final = 100.0  # bits; beyond, voltages that look less like voltages are not followed up
 _BEHIND: Final = 5.0
 _ENOUGH: Final = 55.0
-_ENOUGH_OF_ONE: Final = 42.0  # phase
+_ENOUGH_OF_ONE, _MEDIUM_OF_ONE = 42.0, 52.0  # phase
 _SURE: Final = 80.0
 ORDERS: Final = (("big", "big"), ("little", "big"), ("big", "little"), ("little", "little"))
 
@@ -50,6 +52,8 @@ class Layout:
     def confidence(self) -> str:
         """How sure it is, in a word."""
         if not self.is_enough:
+            return "low"
+        if "voltage" in self.rows and self.score < _MEDIUM_OF_ONE:
             return "low"
         return "high" if self.score >= _SURE and not self.assumed else "medium"
 
@@ -73,23 +77,34 @@ def solve(snapshots: Sequence[Memory], clamps: Mapping[str, float] | None = None
     every = [Words(snapshots, word, byte) for word, byte in ORDERS]
     ranked = [(volts, words) for words in every for volts in voltages.candidates(words)]
     best: Layout | None = None
+    orders: dict[tuple[str, str], float] = {}
     for phases in (3, 1):
         mine = sorted((each for each in ranked if each[0].phases == phases), key=lambda each: -each[0].score)
         for volts, words in mine[:_VOLTAGES]:
             if best is not None and best.score > _CLEAR and volts.score < mine[0][0].score - _BEHIND:
                 break
             found = _Proposals(words, volts, told).best()
-            if found is not None and (best is None or found.score > best.score):
+            if found is None:
+                continue
+            orders[words.orders] = max(found.score, orders.get(words.orders, found.score))
+            if best is None or found.score > best.score:
                 best = found
         if best is not None and best.is_enough:
             break
+    if best is not None:
+        _doubt_order(best, every, orders)
     return best
 
 
-def _movement(values: Array) -> float:
-    """Of the sum of the phases, relative."""
-    whole = values.sum(axis=1)
-    return float(np.ptp(whole) / whole.max())
+def _doubt_order(layout: Layout, every: Sequence[Words], scores: Mapping[tuple[str, str], float]) -> None:
+    """Say that the word order is assumed, where no value has needed both of its words and the other fits as well."""
+    mine = next(words for words in every if words.orders == (layout.word_order, layout.byte_order))
+    other = ("big" if layout.word_order == "little" else "little", layout.byte_order)
+    wide = [place for place in layout.places() if place.size == 2]
+    if not wide or scores.get(other, -np.inf) < layout.score - _OPEN:
+        return
+    if not any(place.is_float or mine.needs_both(place) for place in wide):
+        layout.assumed.append("the word order: no value has been so large that it needs two registers")
 
 
 class _Proposals:
@@ -97,6 +112,7 @@ class _Proposals:
 
     def __init__(self, words: Words, volts: Volts, clamps: Mapping[str, float]) -> None:
         self._words, self._volts, self._clamps = words, volts, clamps
+        self._hertz = companions.hertz(words)
         self._beside = volts.places[0]
         self._agreements = Agreements(words, volts, clamps)
         self._vectors, self._singles = self._agreements.vectors, self._agreements.singles
@@ -177,13 +193,18 @@ class _Proposals:
             level = float(values.sum() / size.sum())
             if index == apparent.current or not self._agreements.goes_with(apparent.current, index):
                 continue
-            if not _LEAST < level <= _MOST or np.mean(values <= _MOST * size + scale) < _MOST_READINGS:
+            if not _LEAST < level <= _MOST or companions.stays(values, size):
+                continue
+            if np.mean(values <= _MOST_ONCE * size + scale) < _MOST_READINGS:
                 continue
             if self._is_apart(index, apparent.power):
                 proof, bits = self._proof(index, apparent.power, values, size, scale)
-                ranked.append((bits + 2 * level, index, proof or level > _HALF))
+                ranked.append((bits + 2 * level, index, proof or level > _HALF or companions.is_in_step(values, size)))
         _, index, is_like = max(ranked, default=(0.0, apparent.power, False))
-        if not is_like:
+        alike = np.abs(np.abs(vectors.values[index]) * scale / np.maximum(size, scale) - 1).max() < _MOST - 1
+        before = vectors.places[apparent.power][0].at < vectors.places[index][0].at
+        if not is_like or (alike and before):  # of two that are the same, tables name power first
+            layout.assumed.append("that volts × amps stand as active power: nothing tells it from apparent power")
             return apparent.power
         layout.assumed.append("that the power is not the reactive power: they look alike without power factors")
         return index
@@ -195,7 +216,7 @@ class _Proposals:
         bits -= self._agreements.distance(index) / 30
         alike = {(place.type[1:], place.stride) for place in vectors.places[apparent]}
         bits += 6.0 if any((place.type[1:], place.stride) in alike for place in vectors.places[index]) else 0.0
-        moved, most = _movement(values), 1.3 * _movement(size) + 0.05
+        moved, most = companions.movement(values), 1.3 * companions.movement(size) + 0.05
         bits += 8 * moved if moved <= most else -4.0  # it moves more than reactive power does, and not more than S
         for more, other in companions.reactive(values, size, scale, vectors, _DISTORTED):
             if other != index and self._is_apart(other, apparent) and self._is_apart(other, index):
@@ -252,7 +273,7 @@ class _Proposals:
         return bits
 
     def _frequency(self, layout: Layout) -> float:
-        found = companions.frequency(self._words, next(iter(layout.rows.values()))[0], layout.places())
+        found = companions.frequency(self._hertz, next(iter(layout.rows.values()))[0], layout.places())
         if found is None:
             return 0.0
         layout.rows["frequency"] = (found.places[0], found.scale)

@@ -21,6 +21,7 @@ _FINEST: Final = 5e-7  # an agreement better than this says no more
 _STEP: Final = 0.45 * 0.434  # of a whole number, relative, in log10
 _LITTLE: Final = -1.3  # in log10, of the largest one
 _EACH: Final = 0.5  # and of each phase
+_ALWAYS: Final = 3.0  # bits: of two that agree most of the time, the one that does always
 _MOST_BITS: Final = 18.0
 _MOVED_BITS: Final = 6.0
 _MOST_DECADES: Final = 7
@@ -87,7 +88,7 @@ def _agreeing(lefts: Array, rights: Array, doubts: Array, decade: Array, phases:
         mine = slice(phase, None, phases)
         seen = known[:, mine]
         count = seen.sum(axis=1)
-        good &= held[:, mine].sum(axis=1) >= _EACH * count
+        good &= held[:, mine].sum(axis=1) >= _EACH * judged[:, mine].sum(axis=1)
         rank = np.maximum(np.ceil(_HOLDS * count).astype(int) - 1, 0)[:, None]
         typical = np.take_along_axis(np.sort(errors[:, mine], axis=1), rank, axis=1)[:, 0]  # NaN sorts to the end
         slack = np.take_along_axis(np.sort(doubts[:, mine], axis=1), rank, axis=1)[:, 0]
@@ -98,7 +99,7 @@ def _agreeing(lefts: Array, rights: Array, doubts: Array, decade: Array, phases:
                 np.log2(moved / (2 * typical)), 0, _MOVED_BITS
             )
         bits += np.where(count > 0, np.nan_to_num(own, neginf=0.0, posinf=0.0), 0.0)
-    return good, bits
+    return good, bits + _ALWAYS * held.sum(axis=1) / np.maximum(judged.sum(axis=1), 1)
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ from edge_agent.vocabulary import QUANTITIES
 SNAPSHOTS: Final = 6
 APART_S: Final = 2.5  # a load has moved meanwhile
 _STILL: Final = 2  # readings after which what never moves is put aside
+_LAST_S: Final = 15.0  # kept for reading what is found last
 _SOON_S: Final = 1.2
 _BY_CHANCE: Final = 15.0  # bits: what agrees in numbers that never move says less
 
@@ -26,7 +27,7 @@ Tell = Callable[[str], None]
 
 
 def hot_places() -> list[tuple[int, int]]:
-    """Function code and address where meters that we know have their first voltage or power."""
+    """Function code and address where meters that we know have their first voltage or power; then the other code."""
     found: dict[tuple[int, int], None] = {}
     for name in profile_names():
         try:
@@ -37,7 +38,7 @@ def hot_places() -> list[tuple[int, int]]:
         first = next((rows[key] for key in ("voltage_l1", "voltage", "active_power") if key in rows), None)
         if first is not None and not profile.discover:
             found[first.fc, first.at] = None
-    return list(found)
+    return list(found | dict.fromkeys((7 - fc, at) for fc, at in found))
 
 
 def search(
@@ -58,8 +59,8 @@ def search(
         found = f"{len(scan.regions)} regions, {left_s / 60:.1f} min left at most"
         tell(f"function {where}: {done} of {most} places, {found}")
 
-    def over() -> bool:
-        return (clock.mono_ns() - began_ns) / NS > limit_s
+    def over(spare_s: float = _LAST_S) -> bool:
+        return (clock.mono_ns() - began_ns) / NS > limit_s - spare_s
 
     scan = Scan(read, progress)
     best: Layout | None = None
@@ -67,8 +68,8 @@ def search(
     for table in scan.walk(hot_places() if hot is None else hot, over):
         where = f"registers {table[0].start:#06x} to {table[-1].end - 1:#06x}, function {table[0].fc}"
         tell(f"{where}: reading them several times")
-        snapshots = _snapshots(scan, table, clock)
-        if len(snapshots) < SNAPSHOTS:
+        snapshots = _snapshots(scan, table, clock, lambda: over(APART_S + 1))
+        if len(snapshots) <= _STILL:
             aside.append(snapshots)
             continue
         best = _better(best, solve(snapshots, clamps))
@@ -86,10 +87,10 @@ def _better(one: Layout | None, other: Layout | None) -> Layout | None:
     return max((each for each in (one, other) if each is not None), key=lambda layout: layout.score, default=None)
 
 
-def _snapshots(scan: Scan, table: Sequence[Region], clock: Clock) -> list[Memory]:
+def _snapshots(scan: Scan, table: Sequence[Region], clock: Clock, over: Callable[[], bool]) -> list[Memory]:
     """A table read several times; only twice where nothing moves: a meter's values do."""
     found: list[Memory] = []
-    while len(found) < SNAPSHOTS:
+    while len(found) < SNAPSHOTS and not (found and over()):
         if found:
             clock.wait(Event(), _SOON_S if len(found) < _STILL else APART_S)
         if len(found) == _STILL and found[0] == found[1]:
