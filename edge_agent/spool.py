@@ -116,11 +116,12 @@ class Spool:
             ledger.written_bytes = self._ledger.written_bytes
         self._db, self._ledger = db, ledger
         self._room.volatile = self.volatile
-        self._source = (db, self.generation + 1)
         with suppress(SpoolError):
             if first:
                 self.append(first)
             self._look_at_oldest()
+        # Last, for nobody offers these first rows: whoever sends must find them in the backlog.
+        self._source = (db, self.generation + 1)
 
     @property
     def generation(self) -> int:

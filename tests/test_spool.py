@@ -399,6 +399,24 @@ def test_a_damaged_file_is_put_aside_and_the_agent_goes_on(tmp_path, clock, dama
     assert {(s.stream, s.seq): s.body for s in all_rows(again) if s.kind != GAP} == found
 
 
+def test_what_was_lost_is_said_before_anybody_reads_the_new_file(tmp_path, clock, monkeypatch):
+    """Nobody is offered these gaps: a session that began without them would not send them before its end."""
+    fill(tmp_path, clock)
+    kept = make(tmp_path, clock)
+    before, seen, append = kept.generation, [], Spool.append
+
+    def watched(spool: Spool, rows: list) -> list[Stored]:
+        seen.append(spool.generation)
+        return append(spool, rows)
+
+    damage_pages(tmp_path / "spool.db")
+    monkeypatch.setattr(Spool, "append", watched)
+    kept.open_again()
+    assert seen == [before]
+    assert kept.generation == before + 1
+    assert said_lost(all_rows(kept))
+
+
 def test_salvage_is_bounded_in_time(tmp_path, clock, monkeypatch):
     """A large damaged file does not keep the agent from starting; what it could not save it says."""
     stream, rows = fill(tmp_path, clock)
