@@ -49,6 +49,7 @@ FLOORS: list[tuple[str, ...]] = [
         "edge_agent.flight",
         "edge_agent.lane",
         "edge_agent.receipts",
+        "edge_agent.steadiness",
         "edge_agent.completeness",
         "edge_agent.listener",
         "edge_agent.counters",

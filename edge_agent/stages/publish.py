@@ -31,6 +31,7 @@ from edge_agent.mqtt import Ack, Message, Session
 from edge_agent.outbox import ALARM, Stored
 from edge_agent.payload import message
 from edge_agent.schedule import Backoff
+from edge_agent.steadiness import Steadiness
 
 log = structlog.get_logger("publish")
 
@@ -83,6 +84,7 @@ class Publisher:
         self._state_dirty = False
         self._words: deque[tuple[str, bytes, bool]] = deque(maxlen=_WORDS_MAX)  # our own, beside the rows
         self._unread = Unread(Backoff(first_s=0.5, cap_s=_RETRY_S, jitter=0))
+        self._steadiness = Steadiness(clock, health)
         self.broker: str | None = None
         self.waiting = 0
 
@@ -117,7 +119,6 @@ class Publisher:
         while not stop.is_set():
             progress()
             broker = self._brokers[turn]
-            opened_ns = self._clock.mono_ns()
             try:
                 self._run_session(broker, stop, progress)
                 return
@@ -135,9 +136,9 @@ class Publisher:
             except MqttError as error:
                 self._tell(broker, error)
                 refused = refused or error.kind in _REFUSALS
-            if self._clock.mono_ns() - opened_ns > 30 * NS:
-                backoff.reset()  # it worked for a while: that was an outage, not a refusal
-                turn = -1
+                if self._steadiness.end(without_a_word=error.kind == Why.NETWORK):
+                    backoff.reset()  # it worked for a while: that was an outage, not a refusal
+                    turn = -1
             turn = (turn + 1) % len(self._brokers)
             if turn == 0:
                 wait_s = backoff.fail()
@@ -205,6 +206,7 @@ class Publisher:
             session.subscribe(self._settings.receipt_topic)
         self.broker = session.broker.url
         self._errors.clear()
+        self._steadiness.begin()
         self._health.clear("mqtt")  # before the birth, which names the faults there are
         self._words.clear()
         self._say("online")
@@ -244,6 +246,7 @@ class Publisher:
                         self._received(event, flight)
                 flight.settle()
                 flight.check()
+                self._steadiness.look()
                 now_ns = self._clock.mono_ns()
                 if self._source.generation != flight.generation:
                     raise _ExchangedError

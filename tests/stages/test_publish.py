@@ -12,8 +12,9 @@ from typing import Self
 import pytest
 
 from edge_agent import flight as flight_module
+from edge_agent import mqtt, steadiness
 from edge_agent import reader as reader_module
-from edge_agent.broker import MqttError, MqttSettings, Why
+from edge_agent.broker import Broker, MqttError, MqttSettings, Why
 from edge_agent.clock import NS, ManualClock, SystemClock
 from edge_agent.errors import SpoolError
 from edge_agent.health import Health
@@ -472,9 +473,25 @@ def test_a_refusal_is_retried_slowly_and_said_clearly(tmp_path, monkeypatch, how
         tries = len(broker.peers)
         time.sleep(0.3)
         assert len(broker.peers) == tries, "no lock-out storm"
-        (fault,) = line.health.faults()
-        assert fault.source == "mqtt"
+        (fault,) = [fault for fault in line.health.faults() if fault.source == "mqtt"]
         assert "(" in fault.reason, "with a hint"
+
+
+def test_another_client_with_our_id_is_suspected_where_the_broker_does_not_say_so(tmp_path, mosquitto, monkeypatch):
+    """mosquitto 2.0 closes the connection without a word: after three short sessions a fault names the client id."""
+    settings = MqttSettings(brokers=[mosquitto.url])
+    with Line(tmp_path, mosquitto.url) as line:
+        line.start()
+        for before in range(3):
+            line.connected()
+            rival = mqtt.connect(Broker.parse(mosquitto.url), settings, "edge-agent-test", line.clock)
+            until(lambda before=before: line.health.counters().get("mqtt.network", 0) > before)
+            rival.close()
+        until(lambda: "mqtt.sessions" in [fault.source for fault in line.health.faults()])
+        (hint,) = [fault.hint for fault in line.health.faults() if fault.source == "mqtt.sessions"]
+        assert "client id" in hint
+        monkeypatch.setattr(steadiness, "_STEADY_S", 0.2)
+        until(lambda: not line.health.faults(), "one that lasts ends it")
 
 
 def test_a_refusal_by_one_broker_slows_the_whole_round(tmp_path, monkeypatch):
