@@ -1,4 +1,4 @@
-"""How the command line asks the running daemon: a Unix socket, one JSON object per line each way.
+"""How the command line asks the running daemon: a Unix socket, a question and its answer per connection, as JSON.
 
 Only the daemon's own user, root and members of its group get in (peer credentials); nothing else listens.
 """
@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +24,7 @@ from edge_agent.payload import json_object
 log = structlog.get_logger("control")
 
 _LINE_MAX: Final = 65_536
-_IDLE_S: Final = 10.0
+_PATIENCE_S: Final = 10.0  # for a question to be asked, and for its answer to be taken
 _AGAIN_S: Final = 1.0
 
 Answer = Callable[[dict[str, Any]], dict[str, Any]]
@@ -92,17 +93,15 @@ class ControlServer:
                 self._serve(peer)
 
     def _serve(self, peer: socket.socket) -> None:
-        peer.settimeout(_IDLE_S)
         if not _may_ask(peer):
             log.warning("control refused", uid=_credentials(peer)[1])
             return
         try:
-            with peer.makefile("rwb") as lines:
-                while line := lines.readline(_LINE_MAX):
-                    lines.write(json.dumps(self._reply(line), default=str).encode() + b"\n")
-                    lines.flush()
+            if question := _question(peer):
+                peer.settimeout(_PATIENCE_S)
+                peer.sendall(json.dumps(self._reply(question), default=str).encode() + b"\n")
         except OSError:
-            return  # it hung up
+            return  # it hung up, or takes too long
 
     def _reply(self, line: bytes) -> dict[str, Any]:
         try:
@@ -117,6 +116,19 @@ class ControlServer:
                 self._socket.shutdown(socket.SHUT_RDWR)
             self._socket.close()
             self._path.unlink(missing_ok=True)
+
+
+def _question(peer: socket.socket) -> bytes:
+    """One line. Its time is that of the whole line: who sends it byte by byte holds up nobody for long."""
+    deadline = time.monotonic() + _PATIENCE_S
+    found = b""
+    while b"\n" not in found and len(found) < _LINE_MAX:
+        peer.settimeout(max(0.001, deadline - time.monotonic()))
+        part = peer.recv(_LINE_MAX)
+        if not part:
+            break
+        found += part
+    return found.partition(b"\n")[0]
 
 
 def ask(path: Path, question: dict[str, Any], timeout_s: float = 10.0) -> dict[str, Any]:
