@@ -73,7 +73,16 @@ def follow(broker: Broker, credentials: Credentials, topic: str, seconds: float 
     Raises MqttError when it never came so far, and KeyboardInterrupt when it was to listen for longer.
     """
     clock, stop = SystemClock(), threading.Event()
-    listener = Listener(broker, credentials, topic, clock, None if as_json else _print)
+    unsaid: list[OSError] = []
+
+    def show(topic: str, fields: dict[str, Any], size: int) -> None:
+        try:
+            _print(topic, fields, size)
+        except OSError as error:  # `| head` has seen enough, or the disk behind `>` is full
+            unsaid.append(error)
+            stop.set()
+
+    listener = Listener(broker, credentials, topic, clock, None if as_json else show)
     worker = threading.Thread(target=listener.body, args=(stop,), daemon=True)
     worker.start()
     _await(listener, clock)
@@ -84,6 +93,8 @@ def follow(broker: Broker, credentials: Credentials, topic: str, seconds: float 
         is_cut_short = seconds is not None
     stop.set()
     worker.join(5)
+    if unsaid:
+        raise unsaid[0]
     totals = listener.completeness.totals()
     if as_json:
         print(json.dumps({**totals, "streams": listener.completeness.by_stream()}))

@@ -92,6 +92,15 @@ def test_interrupted_it_prints_what_it_has(broker):
     assert '"missing": 0' in out
 
 
+def test_a_reader_that_has_seen_enough_ends_it(broker):
+    """`listen | head -1` comes back by itself, without a traceback."""
+    command = f"{sys.executable} -m edge_agent listen --broker {broker.url} | head -1"
+    with line(broker):
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout.startswith("edge/")
+    assert "Traceback" not in done.stderr
+
+
 def test_a_refusal_is_said_at_once(tmp_path, capsys):
     """Not after a while, and not as if nobody were there."""
     with Mosquitto(tmp_path, "allow_anonymous false") as closed:
