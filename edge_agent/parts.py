@@ -65,7 +65,8 @@ def _bus(line: Line, config: Config, plan: BusPlan, fingerprint: str) -> Part:
     corrections = {d.name: one.apply for d in plans if (one := line.corrections.of(d.name)) is not None}
     poll = Poll(plan.name, bus, devices, line.clock, line.health, line.on_reading, corrections, line.marks)
     line.watches[plan.name] = BusWatch(devices, line.clock.mono_ns(), is_serial=hasattr(plan.settings, "baudrate"))
-    worker = Worker(f"bus.{plan.name}", poll.body, line.health, line.clock, max_silence_s=60.0)
+    # A name behind dead resolvers takes a minute, and that is no reason to restart everybody.
+    worker = Worker(f"bus.{plan.name}", poll.body, line.health, line.clock, max_silence_s=90.0)
     # Whoever polls after it goes on counting where it ended.
     return Part(fingerprint, [worker], lambda: line.marks.update(poll.marks()), poll)
 

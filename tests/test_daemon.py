@@ -14,7 +14,7 @@ import pytest
 
 from edge_agent.control import ask
 from tests.brokers import Ear, Mosquitto, Relay, until
-from tests.daemon import Daemon, Oracle
+from tests.daemon import CONFIG, Daemon, Oracle
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ WITH_SLOW_NAMES = """
 import socket, sys, threading
 quick = socket.getaddrinfo
 def slow(host, *rest, **more):
-    if host == "broker.example":
+    if host == "slow.example":
         threading.Event().wait(60)
     return quick(host, *rest, **more)
 socket.getaddrinfo = slow
@@ -87,16 +87,26 @@ sys.exit(main(["run", "--config", sys.argv[1]]))
 """
 
 
-def test_a_name_that_takes_a_minute_holds_nobody_up(tmp_path):
+WITH_A_GATEWAY = CONFIG.replace("buses: {{", "buses: {{far: {{kind: modbus-tcp, host: slow.example}}, ").replace(
+    "devices:", "devices:\n  away: {{bus: far, profile: eastron-sdm630, unit: 1, every: 1s}}"
+)
+
+
+@pytest.mark.parametrize(
+    ("url", "config", "hanging"),
+    [("mqtt://slow.example", CONFIG, "publish"), ("mqtt://127.0.0.1:1", WITH_A_GATEWAY, "bus.far")],
+    ids=["broker", "gateway"],
+)
+def test_a_name_that_takes_a_minute_holds_nobody_up(tmp_path, url, config, hanging):
     """Readings are kept while the resolver hangs, and the end does not wait for it."""
-    with Daemon(tmp_path, "mqtt://broker.example", script=WITH_SLOW_NAMES) as daemon:
+    with Daemon(tmp_path, url, config=config, script=WITH_SLOW_NAMES) as daemon:
         until((tmp_path / "state" / "control.sock").exists, "it runs")
         until(lambda: daemon.waiting() > 60, "rows wait")
         began = time.monotonic()
         assert daemon.end() == 0
         assert time.monotonic() - began < 15
     stopped = [json.loads(line) for line in daemon.log.read_text().splitlines() if '"stopped"' in line]
-    assert [event["hanging"] for event in stopped] == [["publish"]]
+    assert [event["hanging"] for event in stopped] == [[hanging]]
     assert daemon.waiting() == sum(daemon.numbered().values())
 
 
