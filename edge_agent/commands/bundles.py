@@ -74,11 +74,16 @@ def load(path: Path, trusted: Keys, *, trust_unsigned: bool) -> Bundle:
         raise BundleError(f"{path}: {error.args[0]}", hint=error.hint) from error
 
 
-def check_place(target: Path | None) -> None:
-    """Before the work begins: raises a usage error when a bundle must not go there. None: it goes elsewhere."""
+def check_place(target: Path | None, state: Path | None) -> None:
+    """Before long work begins: where its bundle will go, a folder or among the installed, it can. Raises if not."""
     from models.card import CARD  # noqa: PLC0415 - as above
 
-    if target is None or not target.exists():
+    if target is None:
+        if state is None:
+            raise EdgeAgentError("there is no config here to install it for", hint="write it with --bundle-dir")
+        with library(state).changing():
+            return
+    if not target.exists():
         return
     if not target.is_dir() or not ((target / CARD).is_file() or not any(target.iterdir())):
         raise typer.BadParameter(f"{target.absolute()} is there already, and is no bundle")
@@ -88,7 +93,7 @@ def write_bundle(files: dict[str, bytes], target: Path) -> str:
     """A folder that is whole or not there; one that holds a bundle already is replaced."""
     from models import archive  # noqa: PLC0415 - as above
 
-    check_place(target)
+    check_place(target, None)
     target = target.absolute()
     aside = target.with_name(f".{target.name}.before")
     try:

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from edge_agent import logs
 from edge_agent.clock import Clock, SystemClock
-from edge_agent.commands.bundles import bundles_of_daemon, key_folder, library, state_of, write_bundle
+from edge_agent.commands.bundles import bundles_of_daemon, check_place, key_folder, library, state_of, write_bundle
 from edge_agent.commands.options import ConfigFile, Json, plain, print_json, screen, who
 from edge_agent.commissioning import shots
 from edge_agent.commissioning.light import Light, lock
@@ -62,22 +62,21 @@ def register(app: typer.Typer) -> None:
         region = _region(roi)
         logs.configure(clock, level="critical")  # what is wrong is said here, in words
         state = state_of(config)
-        plan, chosen = _camera(config, name)
+        plan, chosen = _camera(config, name, is_needed=state is not None and bundle_dir is None)
         called = bundle or (_bundle_of(plan, chosen) if plan and chosen else NAME)
         if undo:
             return _undo(state, called, as_json=json_)
         if find_spec("onnx") is None:
             raise EdgeAgentError("calibrating a camera needs onnx", hint="pip install 'edge-agent[calibrate]'")
-        if bundle_dir is None and state is None:
-            raise EdgeAgentError("there is no config here to install it for", hint="write it with --bundle-dir")
         if good_dir is None and chosen is None:
             raise typer.BadParameter("name a camera of the config, or a folder of pictures with --good-dir")
+        check_place(bundle_dir, state)
         light = None
         if good_dir is None and chosen is not None:
             chosen, light = lock(chosen, clock)
         pictures = _look(good_dir, plan, chosen, frames, clock, quiet=json_)
         began_ns = clock.mono_ns()
-        source = good_dir.resolve().name if good_dir else f"camera {name}"
+        source = good_dir.resolve().name if good_dir else f"camera {chosen.name if chosen else name}"
         fit, made = _learn(pictures, region, called, state, source, quiet=json_)
         kept = write_bundle(made.files, bundle_dir) if bundle_dir else _install(made, state, len(pictures.images))
         seconds = (clock.mono_ns() - began_ns) / 1e9
@@ -85,11 +84,14 @@ def register(app: typer.Typer) -> None:
         return 0
 
 
-def _camera(config: Path | None, name: str | None) -> tuple[Config | None, KindPlan | None]:
-    """The config and the camera of that name, where one is named."""
-    if name is None:
+def _camera(config: Path | None, name: str | None, *, is_needed: bool) -> tuple[Config | None, KindPlan | None]:
+    """The config and the camera of that name; without a name the only one there is, where one is needed."""
+    if name is None and not is_needed:
         return None, None
     plan = load(find(config))
+    if name is None and len(plan.cameras) != 1:
+        return plan, None
+    name = name or next(iter(plan.cameras))
     if name not in plan.cameras:
         raise typer.BadParameter(f"{name!r} is no camera of the config{nearest(name, plan.cameras)}")
     return plan, plan.cameras[name]

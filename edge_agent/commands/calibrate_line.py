@@ -65,8 +65,8 @@ def register(app: typer.Typer) -> None:
         if undo:
             return _undo(config, name, as_json=json_)
         _check_extra(detector)
-        check_place(bundle_dir)
         state = state_of(config)
+        check_place(bundle_dir, state)
         chosen = name or (NAME if csv and bundle_dir else _name(config, state))
         if csv and history:
             raise typer.BadParameter("--csv and --history are two sources; one at a time")

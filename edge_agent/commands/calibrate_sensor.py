@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -56,7 +57,7 @@ def register(app: typer.Typer) -> None:
         clock = SystemClock()
         logs.configure(clock, level="critical")
         span_s, patience_s = seconds(settle, 1.0, _LONGEST_S), seconds(patience, 1.0, _LONGEST_S)
-        valid_s = seconds(valid, 1.0)
+        valid_s = seconds(valid, 0.001)
         references = _references(reference, reference2)
         reference_u = _uncertainty(uncertainty, references)
         plan = load(find(config))
@@ -65,6 +66,9 @@ def register(app: typer.Typer) -> None:
             return _undo(plan, chosen, clock, as_json=json_)
         if not references:
             return _tell(plan, chosen, clock, as_json=json_)
+        folder = folder_of(plan.state_dir)
+        if not os.access(folder, os.W_OK | os.X_OK):  # said now, not after the wait for rest
+            raise EdgeAgentError(f"cannot write into {folder}", hint="run it with sudo")
         with _telling(quiet=json_ or not screen().is_terminal) as tell:
             points, told = measure(plan, chosen, clock, references, span_s, patience_s, tell)
         body = _put_right(plan, chosen, clock, points, told, reference_u, int(valid_s * 1000))

@@ -23,7 +23,12 @@ from edge_agent.whole import whole
 
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", "-c", help="Config file; default /etc/edge-agent/config.yaml, then ./config.yaml."),
+    typer.Option(
+        "--config",
+        "-c",
+        readable=False,  # reading it is what tells, and what the daemon then has an answer to
+        help="Config file; default /etc/edge-agent/config.yaml, then ./config.yaml.",
+    ),
 ]
 NoConfig = Annotated[
     Path | None, typer.Option("--config", "-c", help="Taken as by every verb; this one needs nothing of it.")

@@ -116,6 +116,22 @@ def test_with_json_a_failure_is_an_object_too(place, capsys, monkeypatch, argume
     assert words in shown.err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["calibrate", "line", "--config", "config.yaml", "--minutes", "60"],
+        ["calibrate", "sensor", "cabinet", "--config", "config.yaml", "--reference", "24C"],
+    ],
+    ids=lambda words: words[1],
+)
+def test_what_could_not_be_kept_is_not_measured_for_an_hour(place, capsys, monkeypatch, arguments):
+    """A state folder that cannot be written is said before the watching begins, not after."""
+    monkeypatch.chdir(place.folder)
+    (place.folder / "state").write_text("a file where the folder should be")
+    assert main(arguments) == 3
+    assert "state" in capsys.readouterr().err
+
+
 def test_an_unknown_option_is_a_usage_error(place):
     """With the nearest one."""
     done = place.call("check", "--ofline")
