@@ -132,6 +132,14 @@ def test_what_could_not_be_kept_is_not_measured_for_an_hour(place, capsys, monke
     assert "state" in capsys.readouterr().err
 
 
+def test_the_only_camera_needs_no_name(place, capsys, monkeypatch):
+    """`calibrate camera --undo` is about the bundle of the only camera that there is."""
+    monkeypatch.chdir(place.folder)
+    place.config.write_text("site: a\nline: b\nstate_dir: state\ncameras: {outfeed: {kind: simulated}}\n")
+    assert main(["calibrate", "camera", "--undo", "--config", str(place.config)]) == 3
+    assert "outfeed-good" in capsys.readouterr().err
+
+
 def test_an_unknown_option_is_a_usage_error(place):
     """With the nearest one."""
     done = place.call("check", "--ofline")
