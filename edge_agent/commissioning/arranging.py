@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from edge_agent.commissioning.decoding import Place, Words
 
 _WASTE: Final = 4.0  # bits
+_AGAIN: Final = 3.0
 
 
 class Group(NamedTuple):
@@ -37,7 +38,10 @@ def settle(words: Words, groups: Sequence[Group]) -> tuple[Rows, float]:
             others = [place for name, place in chosen.items() if name != group.name]
             ends = {place.last + 1 for place in others} | starts
             begins = {place.at for place in others}
-            fits = [_fit(place, others, ends, begins) + _sign(place, group) for place in group.places]
+            fits = [
+                _fit(place, others, ends, begins) + _sign(place, group) - _repeats(place, group)
+                for place in group.places
+            ]
             chosen[group.name] = group.places[fits.index(max(fits))]
     rows: Rows = {}
     for group in groups:
@@ -47,9 +51,17 @@ def settle(words: Words, groups: Sequence[Group]) -> tuple[Rows, float]:
 
 
 def _waste(chosen: dict[str, Place]) -> float:
-    """Nobody who saves a register on voltages spends one on power factors, which need it less."""
+    """Nobody who saves a register on voltages spends one on power factors, which need it less; powers are alike."""
     volts, factor = chosen["voltage"], chosen.get("power_factor")
-    return _WASTE if factor is not None and factor.size > volts.size else 0.0
+    powers = {place.size for name, place in chosen.items() if name.endswith("_power")}
+    return _WASTE * ((factor is not None and factor.size > volts.size) + (len(powers) > 1))
+
+
+def _repeats(place: Place, group: Group) -> float:
+    """Of two powers that are the same number (a load with a power factor of one), tables name the active one first."""
+    alike = (place.fc, place.type, place.stride)
+    before = (each.at < place.at and (each.fc, each.type, each.stride) == alike for each in group.places)
+    return _AGAIN if group.name == "active_power" and any(before) else 0.0
 
 
 def _sign(place: Place, group: Group) -> float:

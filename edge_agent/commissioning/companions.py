@@ -15,7 +15,7 @@ _HOLDS: Final = 0.65
 _SUM: Final = 0.005  # relative
 _CHANCE: Final = 3.0  # bits: so many values are looked at
 _NEAR, _FAR = 0.2, 4.0  # Hz from the nominal value, and bits per Hz beyond
-_SEEN_TO_MOVE, _IN_STEP = 0.1, 0.3
+_SEEN_TO_MOVE, _IN_STEP, _TOGETHER = 0.1, 0.3, 0.95
 _CALM: Final = 0.06  # Hz: a mains frequency moves less than this in some seconds
 
 
@@ -34,9 +34,11 @@ def movement(values: Array) -> float:
 
 
 def is_in_step(values: Array, others: Array) -> bool:
-    """Whether one moves as the other does, phase by phase, and not a little."""
-    own, theirs = (each / np.maximum(each.mean(axis=0), 1e-12) for each in (values, others))
-    return bool(np.ptp(theirs) > _SEEN_TO_MOVE and np.abs(own - theirs).max() < _IN_STEP * np.ptp(theirs))
+    """Whether one goes up and down with the other, phase by phase, and not a little."""
+    own, theirs = (each - each.mean(axis=0) for each in (values, others))
+    sizes = np.sqrt((own**2).sum(axis=0) * (theirs**2).sum(axis=0))
+    correlation = (own * theirs).sum(axis=0) / np.maximum(sizes, 1e-12)
+    return movement(others) > _SEEN_TO_MOVE and bool(np.all(correlation[others.any(axis=0)] > _TOGETHER))
 
 
 def stays(values: Array, others: Array) -> bool:

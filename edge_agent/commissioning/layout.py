@@ -24,7 +24,9 @@ _FLOAT_AMPS: Final = (0, -3)  # a meter that has floats gives amperes, or millia
 _FOLLOWED: Final = 12  # combinations of one voltage that are looked at closely
 _LEAST, _HALF, _MOST = 0.03, 0.5, 1.004  # of the apparent power
 _MOST_ONCE: Final = 1.03  # a load may step between two questions of one reading
+_LARGER, _ABOVE = 1.0002, 0.9  # share of the readings; what is above S so often is S itself
 _MOST_READINGS: Final = 0.8
+_SAME: Final = 0.02
 _DISTORTED: Final = 0.08  # harmonics make S so much larger than P and Q say
 _MOST_OF_SUM, _MOST_OF_Q = 5.0, 7.0  # bits: what may be missing must not outweigh what has to be there
 _OPEN: Final = 10.0  # bits between two word orders, where no value has needed its upper word
@@ -171,7 +173,8 @@ class _Proposals:
         layout.evidence.append(f"power at {vectors.places[power][0].at:#06x}")
         through = self._volts.values * np.abs(vectors.values[match.current]) * amperes
         for more, other in companions.reactive(vectors.values[power] * scale, through, scale, vectors):
-            if other not in used:
+            raw = vectors.values[other] * self._volts.scale
+            if other not in used and not np.allclose(raw, self._volts.values, rtol=_SAME):  # a voltage once more
                 bits = min(_MOST_OF_Q, more)
                 found.append(Group("reactive_power", vectors.places[other], scale, signed=True, bits=bits))
                 layout.evidence.append(f"P² + Q² = S² with the reactive power at {vectors.places[other][0].at:#06x}")
@@ -195,7 +198,10 @@ class _Proposals:
                 continue
             if not _LEAST < level <= _MOST or companions.stays(values, size):
                 continue
-            if np.mean(values <= _MOST_ONCE * size + scale) < _MOST_READINGS:
+            if (
+                np.mean(values > _LARGER * size) > _ABOVE
+                or np.mean(values <= _MOST_ONCE * size + scale) < _MOST_READINGS
+            ):
                 continue
             if self._is_apart(index, apparent.power):
                 proof, bits = self._proof(index, apparent.power, values, size, scale)

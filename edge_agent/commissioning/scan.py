@@ -20,10 +20,11 @@ Read = Callable[[int, int, int], bytes]
 _ILLEGAL_FUNCTION: Final = 1
 _TOO_MANY: Final = 3
 _PAGE: Final = 0x100
-# In each page, 37 registers apart at most; even and odd in turn, for meters that refuse half a value.
-# The second time at addresses of the other kind not far behind: between the two nothing of 48 registers hides.
-_GRIDS: Final = ((37, 74, 111, 146, 183, 220), (11, 48, 85, 122, 157, 194, 231), (24, 61, 98, 133, 170, 207, 244))
-_ROUND: Final = tuple(sorted({*range(0, 0x10000, _PAGE), *range(0, 0x10000, 1000)}))
+# In each page: even and odd in turn, for meters that refuse half a value; later with each the other way round.
+_POINTS: Final = (0, 33, 64, 97, 128, 161, 192, 225)
+_LATER: Final = (0, 17, 8, 25)
+_LAST_PAGE: Final = 0xF000  # hardly a table begins behind it
+_ROUND: Final = tuple(sorted({*range(0, _LAST_PAGE, _PAGE), *range(0, 0x10000, 1000)}))
 _LOWEST: Final = 16  # addresses at which many tables begin
 _SIZES: Final = (64, 32, 16, 8, 4, 2, 1)
 _PIECES: Final = (125, 120, 100, 80, 64, 50, 40, 32, 16, 8, 4, 2, 1)  # read at once; meters differ in their limit
@@ -69,10 +70,14 @@ class Scan:
         Raises DeviceError when nobody answers at all, and WireError.
         """
         likely = [(fc, at) for at in _ROUND for fc in (4, 3)]
-        pages = range(0, 0x10000, _PAGE)
-        grid = [(fc, page + at) for offsets in _GRIDS for page in pages for at in offsets for fc in (4, 3)]
+        grid = [
+            (fc, at)
+            for pages in (range(0, _LAST_PAGE, _PAGE), range(_LAST_PAGE, 0x10000, _PAGE))
+            for at in (page + point + later for later in _LATER for page in pages for point in _POINTS)
+            for fc in (4, 3)
+        ]
         lowest = [(fc, at) for at in range(_LOWEST) for fc in (4, 3)]
-        places = [*hot, *lowest, *likely, *grid]
+        places = list(dict.fromkeys([*hot, *lowest, *likely, *grid]))
         for done, (fc, at) in enumerate(places):
             if over():
                 return
