@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from drivers.gpio_lines import Lines
-from edge_agent.settings import TriggerSection
+from edge_agent.camera_settings import TriggerSection
 
 _PULLS = {"up": "up", "down": "down", "none": "floating"}
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from edge_agent.camera_settings import PictureSection
 from edge_agent.errors import PictureError
-from edge_agent.settings import PictureSection
 from edge_agent.vocabulary import BLACK, DAMAGED, FROZEN, NOT_A_PICTURE, OVER_EXPOSED, TOO_LARGE, TRUNCATED, WRONG_SIZE
 
 if TYPE_CHECKING:

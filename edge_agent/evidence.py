@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from edge_agent.camera_settings import EvidenceSection
 from edge_agent.clock import Clock, Stamp, iso
 from edge_agent.contracts import Frame
 from edge_agent.errors import PictureError
 from edge_agent.evidence_folder import EvidenceFolder, Turns
 from edge_agent.evidence_index import UNCERTAIN, kept_as
-from edge_agent.settings import EvidenceSection
 from edge_agent.vocabulary import Evidence, Verdict
 
 _JPEG: Final = b"\xff\xd8"

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from edge_agent.camera_settings import EvidenceSection
 from edge_agent.clock import NS, Stamp
 from edge_agent.evidence_index import Index, Kept
-from edge_agent.settings import EvidenceSection
 from edge_agent.whole import UNFINISHED, whole
 
 _DAY_NS: Final = 86_400 * NS

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from drivers import opencv
 from edge_agent import catalogue
+from edge_agent.camera_settings import CameraSection
 from edge_agent.clock import NS, Clock, SystemClock
 from edge_agent.contracts import Camera
 from edge_agent.deciding import Deciding, opened
@@ -33,7 +34,6 @@ from edge_agent.judging_process import give_back, main, rss_bytes
 from edge_agent.looking import Eye
 from edge_agent.mark import Mark
 from edge_agent.schedule import Backoff
-from edge_agent.settings import CameraSection
 from edge_agent.triggers import ByPart, ByTime, Occasions, PartSlot, Sensor
 from edge_agent.vocabulary import NOT_INSPECTED, Evidence
 

@@ -7,13 +7,13 @@ from typing import Any, Final
 
 from drivers import opencv
 from drivers.pictures import Gate
+from edge_agent.camera_settings import CameraSection
 from edge_agent.clock import NS, Clock, Stamp, iso
 from edge_agent.contracts import Frame
 from edge_agent.deciding import Deciding
 from edge_agent.errors import PictureError
 from edge_agent.evidence import Job, Keeper
 from edge_agent.eye_link import Trial
-from edge_agent.settings import CameraSection
 from edge_agent.triggers import Motion, Occasion
 from edge_agent.vocabulary import ANOMALY, DEFECT, FROZEN, GOOD, NOT_INSPECTED, UNKNOWN, Verdict
 

@@ -16,9 +16,10 @@ from pydantic.fields import FieldInfo
 from drivers.registers import load_profile, profile_names
 from edge_agent import catalogue, sample
 from edge_agent.alarms import AlarmSettings
+from edge_agent.camera_settings import CameraSection
 from edge_agent.declarations import as_json, in_words, is_section, settings_of, type_of
 from edge_agent.plan import Root
-from edge_agent.settings import BusSection, CameraSection, DeviceSection, ModelSection
+from edge_agent.settings import BusSection, DeviceSection, ModelSection
 
 ROOT: Final = Path(__file__).parent.parent
 _HEAD: Final = """\

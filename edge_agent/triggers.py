@@ -15,11 +15,11 @@ from collections.abc import Callable
 from threading import Event
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+from edge_agent.camera_settings import TriggerSection
 from edge_agent.clock import NS, Clock, Stamp
 from edge_agent.errors import EdgeAgentError, PictureError
 from edge_agent.grabber import Shot, Slot
 from edge_agent.schedule import Backoff, Periodic
-from edge_agent.settings import TriggerSection
 from edge_agent.vocabulary import NO_PICTURE
 
 if TYPE_CHECKING:

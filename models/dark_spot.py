@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edge_agent.settings import RuleSection
+from edge_agent.camera_settings import RuleSection
 from edge_agent.vocabulary import DEFECT, GOOD, Judgement
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ PACKAGES = ("edge_agent", "drivers", "models")
 FLOORS: list[tuple[str, ...]] = [
     ("edge_agent", "edge_agent.clock", "edge_agent.errors", "edge_agent.whole"),
     ("edge_agent.vocabulary", "edge_agent.psychrometrics"),
-    ("edge_agent.settings", "edge_agent.document", "edge_agent.declarations"),
+    ("edge_agent.settings", "edge_agent.camera_settings", "edge_agent.document", "edge_agent.declarations"),
     ("edge_agent.contracts",),
     ("edge_agent.schedule", "edge_agent.health"),
     ("edge_agent.catalogue",),
@@ -121,6 +121,7 @@ SPEECH = {
         "clock",
         "contracts",
         "settings",
+        "camera_settings",
         "document",
         "declarations",
         "schedule",

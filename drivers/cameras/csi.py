@@ -10,10 +10,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from edge_agent.camera_settings import CameraSection
 from edge_agent.clock import Clock
 from edge_agent.contracts import Frame
 from edge_agent.errors import CameraError
-from edge_agent.settings import CameraSection, Duration
+from edge_agent.settings import Duration
 from edge_agent.vocabulary import BUSY, NOTHING_THERE, TIMEOUT, WIRE
 
 _PATIENCE = 0.8  # as in stream.py

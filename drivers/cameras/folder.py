@@ -8,10 +8,10 @@ from pathlib import Path
 from pydantic import Field
 
 from drivers.cameras.stream import RecordedPictureSection
+from edge_agent.camera_settings import CameraSection
 from edge_agent.clock import Clock
 from edge_agent.contracts import Frame
 from edge_agent.errors import CameraError, PictureError
-from edge_agent.settings import CameraSection
 from edge_agent.vocabulary import NOTHING_THERE, PERMISSION, TOO_LARGE
 
 _LARGEST = 64 * 2**20  # bytes of one file

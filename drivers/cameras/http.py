@@ -16,10 +16,10 @@ from urllib.error import HTTPError
 from pydantic import Field, field_validator
 
 from drivers.cameras.stream import checked_address, first_line
+from edge_agent.camera_settings import CameraSection
 from edge_agent.clock import Clock
 from edge_agent.contracts import Frame
 from edge_agent.errors import CameraError, PictureError
-from edge_agent.settings import CameraSection
 from edge_agent.vocabulary import NOT_A_PICTURE, NOTHING_THERE, PERMISSION, TIMEOUT, TOO_LARGE, WIRE
 
 _PATIENCE = 0.8  # as in stream.py

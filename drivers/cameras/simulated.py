@@ -11,10 +11,11 @@ from pydantic import Field
 
 from drivers import opencv
 from drivers.simulated.faults import Fault, active
+from edge_agent.camera_settings import CameraSection
 from edge_agent.clock import NS, Clock
 from edge_agent.contracts import Frame
 from edge_agent.errors import CameraError
-from edge_agent.settings import CameraSection, Duration
+from edge_agent.settings import Duration
 from edge_agent.vocabulary import UNPLUGGED
 
 if TYPE_CHECKING:

@@ -11,10 +11,11 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from pydantic import Field, field_validator
 
 from drivers import opencv
+from edge_agent.camera_settings import CameraSection, PictureSection
 from edge_agent.clock import NS, Clock
 from edge_agent.contracts import Frame
 from edge_agent.errors import CameraError
-from edge_agent.settings import CameraSection, Duration, PictureSection
+from edge_agent.settings import Duration
 from edge_agent.vocabulary import BUSY, NOTHING_THERE, PERMISSION, TIMEOUT, UNPLUGGED, WIRE
 
 # The camera gives up before its process is killed, so that it can say why.

@@ -18,13 +18,13 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Final
 
+from edge_agent.camera_settings import CameraSection, TriggerSection, UncertainSection
 from edge_agent.child import Child
 from edge_agent.clock import NS, Clock, Stamp, iso
 from edge_agent.eye_link import Alive, NonsenseError, Trial, alive_from, evidence_from, part_from, verdict_from
 from edge_agent.health import Health
 from edge_agent.minder import NAP_S, Minder
 from edge_agent.roster import Asked, Roster, Settle, Spec
-from edge_agent.settings import CameraSection, TriggerSection, UncertainSection
 from edge_agent.vocabulary import NO_PICTURE, NO_TRIGGER, NOT_INSPECTED, TIMEOUT, UNKNOWN, Evidence, Verdict
 
 _COUNTS: Final = ("grabbed", "dropped", "judged", "not-inspected", "evidence-lost", "evidence-evicted")

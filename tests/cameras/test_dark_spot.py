@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from drivers.cameras.conveyor import Conveyor
-from edge_agent.settings import RuleSection
+from edge_agent.camera_settings import RuleSection
 from models.dark_spot import DarkSpot, cells, closing
 
 JUDGE = DarkSpot(RuleSection())

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.camera_settings import EvidenceSection
 from edge_agent.clock import ManualClock, Stamp
 from edge_agent.contracts import Frame
 from edge_agent.evidence import Keeper, Pencil, new_id
 from edge_agent.evidence_folder import EvidenceFolder, Turns
 from edge_agent.evidence_index import INDEX, Kept, read
-from edge_agent.settings import EvidenceSection
 from edge_agent.vocabulary import Verdict
 
 DAY_S = 86_400

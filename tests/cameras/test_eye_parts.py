@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 
+from edge_agent.camera_settings import CameraSection
 from edge_agent.clock import ManualClock
 from edge_agent.contracts import Frame
 from edge_agent.deciding import Deciding, Numbered
@@ -14,7 +15,6 @@ from edge_agent.evidence_folder import EvidenceFolder
 from edge_agent.grabber import Grabber, Slot
 from edge_agent.looking import Eye, doubt
 from edge_agent.mark import Mark
-from edge_agent.settings import CameraSection
 from edge_agent.triggers import Occasion
 from edge_agent.vocabulary import Judgement, Verdict
 

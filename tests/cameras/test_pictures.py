@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from drivers import opencv, pictures
 from drivers.lettering import lettering
 from drivers.pictures import Gate, Header
+from edge_agent.camera_settings import PictureSection
 from edge_agent.errors import PictureError
-from edge_agent.settings import PictureSection
 
 FORTY_MILLION = 40_000_000
 

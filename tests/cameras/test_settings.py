@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from edge_agent import catalogue
-from edge_agent.settings import CameraSection
+from edge_agent.camera_settings import CameraSection
 
 KINDS = {
     "v4l2": {"source": "/dev/video0", "exposure": "8ms"},

@@ -62,7 +62,7 @@ def test_importing_a_camera_costs_no_numpy_and_no_opencv():
         "import edge_agent.stages.eye\n"
         "kinds = [catalogue.load(catalogue.CAMERAS, kind) for kind in catalogue.CAMERAS]\n"
         "judges = [catalogue.load(catalogue.JUDGES, kind) for kind in catalogue.JUDGES]\n"
-        "assert all(issubclass(kind.Settings, edge_agent.settings.CameraSection) for kind in kinds)\n"
+        "assert all(issubclass(kind.Settings, edge_agent.camera_settings.CameraSection) for kind in kinds)\n"
         "print(sorted({'numpy', 'cv2', 'picamera2', 'onnxruntime'} & set(sys.modules)))\n"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

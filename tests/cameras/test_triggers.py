@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from drivers.gpio_input import PartSensor
 from drivers.gpio_lines import mock_header
 from drivers.simulated.part_sensor import SimulatedPartSensor
+from edge_agent.camera_settings import TriggerSection
 from edge_agent.clock import NS, ManualClock
 from edge_agent.config import loads
 from edge_agent.contracts import Frame
@@ -19,7 +20,6 @@ from edge_agent.inspection import eyes
 from edge_agent.inspection.finding import Scene
 from edge_agent.plan import KindPlan
 from edge_agent.schedule import Backoff
-from edge_agent.settings import TriggerSection
 from edge_agent.stages.eye import at_once
 from edge_agent.triggers import ByPart, Motion, PartSlot
 
