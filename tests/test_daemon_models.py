@@ -48,7 +48,7 @@ def labels(ear):
 def test_an_overload_is_an_anomaly_of_the_power(tmp_path, ear):
     """Verdict with the quantity that is off, alarm at the broker; neither NumPy nor a runtime in the daemon itself."""
     install(tmp_path / "state", LIMITS)
-    with daemon(tmp_path, ear, load="constant", faults=[{"kind": "overload", "at": "6s"}]) as line:
+    with daemon(tmp_path, ear, load="constant", faults=[{"kind": "overload", "at": lasting(6)}]) as line:
         until(lambda: "anomaly" in labels(ear), "an anomaly", 30)
         until(lambda: ear.of("alarm"), "an alarm")
         maps = Path(f"/proc/{line._process.pid}/maps").read_text()
