@@ -1,1 +1,1 @@
-ed25519 8276308ff6cbac34 bPTvxmQ7/Q7HramoeC1IBJ7sd8MSFqgtBrdviBd7b0Zxdsryz+U1ts2fI/WHJG5E2eXoiZQaSkpNBlrtDMPTDA==
+ed25519 8276308ff6cbac34 3IQevGkXL2xEziqYcieE7VyhvjKlygKuFTbe1dIk/Djirg5ZwZZmgeGRoh7Yy8z5DPqAPPc1oi1kBM8QcKD/Bw==
