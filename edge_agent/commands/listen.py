@@ -85,14 +85,13 @@ def follow(broker: Broker, credentials: Credentials, topic: str, seconds: float 
     listener = Listener(broker, credentials, topic, clock, None if as_json else show)
     worker = threading.Thread(target=listener.body, args=(stop,), daemon=True)
     worker.start()
-    _await(listener, clock)
     is_cut_short = False
     try:
-        stop.wait(seconds)
-    except KeyboardInterrupt:
-        is_cut_short = seconds is not None
-    stop.set()
-    worker.join(5)
+        _await(listener, clock)
+        is_cut_short = _cut_short(stop, seconds)
+    finally:
+        stop.set()
+        worker.join(5)
     if unsaid:
         raise unsaid[0]
     totals = listener.completeness.totals()
@@ -105,6 +104,15 @@ def follow(broker: Broker, credentials: Credentials, topic: str, seconds: float 
     if is_cut_short:
         raise KeyboardInterrupt
     return 1 if totals["missing"] else 0
+
+
+def _cut_short(stop: threading.Event, seconds: float | None) -> bool:
+    """Wait; True: somebody pressed Ctrl-C before the time was over. Without a time that is how it ends."""
+    try:
+        stop.wait(seconds)
+    except KeyboardInterrupt:
+        return seconds is not None
+    return False
 
 
 def _await(listener: Listener, clock: SystemClock) -> None:

@@ -111,5 +111,7 @@ def test_a_refusal_is_said_at_once(tmp_path, capsys):
 def test_a_broker_that_does_not_answer_is_exit_code_3(monkeypatch, capsys):
     """With what to look at."""
     monkeypatch.setattr(listen_module, "_PATIENCE_S", 0)
+    before = set(threading.enumerate())
     assert main(["listen", "--broker", f"mqtt://127.0.0.1:{free_port()}", "--seconds", "1"]) == 3
+    assert not [thread for thread in threading.enumerate() if thread not in before], "it listens on"
     assert "check the address" in capsys.readouterr().err
