@@ -108,6 +108,8 @@ def _options(threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # A plan of all memory beforehand takes 6 MB more for a picture's network, and no time less.
+    options.enable_mem_pattern = False
     options.log_severity_level = 4  # what is wrong comes as an exception
     # Waiting threads of the runtime would take the core from metering.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
