@@ -10,7 +10,7 @@ import typer
 
 from edge_agent import control
 from edge_agent.clock import SystemClock
-from edge_agent.commands.options import state_dir
+from edge_agent.commands.options import print_json, state_dir, who
 from edge_agent.config import find
 from edge_agent.errors import BundleError, ConfigError, EdgeAgentError
 from edge_agent.vocabulary import nearest
@@ -72,6 +72,19 @@ def load(path: Path, trusted: Keys, *, trust_unsigned: bool) -> Bundle:
         return bundle.load(path, trusted, trust_unsigned=trust_unsigned)
     except BundleError as error:
         raise BundleError(f"{path}: {error.args[0]}", hint=error.hint) from error
+
+
+def roll_back(state: Path | None, name: str, why: str, *, as_json: bool) -> int:
+    """Back to the release that was in use before, and say which; the exit code. Raises EdgeAgentError."""
+    if state is None:
+        raise EdgeAgentError("there is no config here", hint="name it with --config")
+    now = library(state).rollback(name, who=who(), why=why)
+    bundles_of_daemon(state, changed=True)
+    if as_json:
+        print_json({"bundle": name, **now.model_dump()})
+    else:
+        print(f"{name}: {now.current} is in use again")
+    return 0
 
 
 def check_place(target: Path | None, state: Path | None) -> None:

@@ -14,12 +14,20 @@ from pydantic import TypeAdapter, ValidationError
 
 from edge_agent import logs
 from edge_agent.clock import Clock, SystemClock
-from edge_agent.commands.bundles import bundles_of_daemon, check_place, key_folder, library, state_of, write_bundle
+from edge_agent.commands.bundles import (
+    bundles_of_daemon,
+    check_place,
+    key_folder,
+    library,
+    roll_back,
+    state_of,
+    write_bundle,
+)
 from edge_agent.commands.options import ConfigFile, Json, plain, print_json, screen, who
 from edge_agent.commissioning import shots
 from edge_agent.commissioning.light import Light, lock
 from edge_agent.config import find, load
-from edge_agent.errors import EdgeAgentError, ModelError
+from edge_agent.errors import EdgeAgentError
 from edge_agent.plan import Config, KindPlan
 from edge_agent.settings import Region
 from edge_agent.vocabulary import nearest
@@ -65,7 +73,7 @@ def register(app: typer.Typer) -> None:
         plan, chosen = _camera(config, name, is_needed=state is not None and bundle_dir is None)
         called = bundle or (_bundle_of(plan, chosen) if plan and chosen else NAME)
         if undo:
-            return _undo(state, called, as_json=json_)
+            return roll_back(state, called, "calibrate camera --undo", as_json=json_)
         if find_spec("onnx") is None:
             raise EdgeAgentError("calibrating a camera needs onnx", hint="pip install 'edge-agent[calibrate]'")
         if good_dir is None and chosen is None:
@@ -146,21 +154,6 @@ def _feedback(frames: int, *, quiet: bool) -> shots.Show:
         )
 
     return (lambda _count, _newest, _why: None) if quiet else show
-
-
-def _undo(state: Path | None, name: str, *, as_json: bool) -> int:
-    if state is None:
-        raise EdgeAgentError("there is no config here", hint="name it with --config")
-    try:
-        now = library(state).rollback(name, who=who(), why="calibrate camera --undo")
-    except ModelError as error:
-        raise EdgeAgentError(str(error)) from error
-    bundles_of_daemon(state, changed=True)
-    if as_json:
-        print_json({"bundle": name, **now.model_dump()})
-    else:
-        print(f"{name}: {now.current} is in use again")
-    return 0
 
 
 def _region(text: str | None) -> tuple[int, int, int, int] | None:

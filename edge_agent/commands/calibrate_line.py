@@ -13,11 +13,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from edge_agent.commands import line_sources
-from edge_agent.commands.bundles import bundles_of_daemon, check_place, key_folder, library, state_of, write_bundle
+from edge_agent.commands.bundles import (
+    bundles_of_daemon,
+    check_place,
+    key_folder,
+    library,
+    roll_back,
+    state_of,
+    write_bundle,
+)
 from edge_agent.commands.options import ConfigFile, Json, columns, plain, print_json, screen, seconds, who
 from edge_agent.commissioning.watching import Watched
 from edge_agent.config import find, load
-from edge_agent.errors import EdgeAgentError, ModelError
+from edge_agent.errors import EdgeAgentError
 from edge_agent.vocabulary import nearest
 
 if TYPE_CHECKING:
@@ -189,19 +197,8 @@ def _install(made: Made, state: Path | None, calibrated: Calibrated, stated: str
 
 def _undo(config: Path | None, name: str | None, *, as_json: bool) -> int:
     state = state_of(config)
-    if state is None:
-        raise EdgeAgentError("there is no config here", hint="name it with --config")
-    chosen = name or _name(config, state)
-    try:
-        now = library(state).rollback(chosen, who=who(), why="calibrate line --undo")
-    except ModelError as error:
-        raise EdgeAgentError(str(error)) from error
-    bundles_of_daemon(state, changed=True)
-    if as_json:
-        print_json({"bundle": chosen, **now.model_dump()})
-    else:
-        print(f"{chosen}: {now.current} is in use again")
-    return 0
+    chosen = name or (_name(config, state) if state else "")
+    return roll_back(state, chosen, "calibrate line --undo", as_json=as_json)
 
 
 def _say(calibrated: Calibrated, made: Made, kept: str, *, as_json: bool, can_undo: bool) -> None:

@@ -9,7 +9,15 @@ import typer
 
 from edge_agent import readable
 from edge_agent.commands import pack
-from edge_agent.commands.bundles import TrustUnsigned, bundles_of_daemon, library, load, state_of, trusted_keys
+from edge_agent.commands.bundles import (
+    TrustUnsigned,
+    bundles_of_daemon,
+    library,
+    load,
+    roll_back,
+    state_of,
+    trusted_keys,
+)
 from edge_agent.commands.options import ConfigFile, Json, columns, print_json, screen, state_dir, who
 from edge_agent.errors import EdgeAgentError, ModelError
 from edge_agent.vocabulary import nearest
@@ -106,13 +114,7 @@ def _register_changes(models: typer.Typer) -> None:
         shelf = library(state)
         if name not in shelf.names():
             raise typer.BadParameter(f"no bundle {name!r} is installed{nearest(name, shelf.names())}")
-        now = shelf.rollback(name, who=who(), why=why)
-        bundles_of_daemon(state, changed=True)
-        if json_:
-            print_json({"bundle": name, **now.model_dump()})
-        else:
-            print(f"{name}: {now.current} is in use again")
-        return 0
+        return roll_back(state, name, why, as_json=json_)
 
 
 def _there(path: Path) -> Path:
