@@ -30,9 +30,10 @@ from edge_agent.evidence import Keeper, Pencil
 from edge_agent.evidence_folder import EvidenceFolder
 from edge_agent.eye_link import Alive, Link, LinkClosedError, NonsenseError, packed
 from edge_agent.grabber import Grabber, Slot
-from edge_agent.judging_process import give_back, main, rss_bytes
+from edge_agent.judging_process import main
 from edge_agent.looking import Eye
 from edge_agent.mark import Mark
+from edge_agent.memory import give_back, rss_bytes
 from edge_agent.schedule import Backoff
 from edge_agent.triggers import ByPart, ByTime, Occasions, PartSlot, Sensor
 from edge_agent.vocabulary import NOT_INSPECTED, Evidence

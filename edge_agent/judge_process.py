@@ -22,8 +22,9 @@ from typing import Any, Final
 from edge_agent.clock import NS, Clock, Stamp, SystemClock, iso
 from edge_agent.deciding import Deciding, opened
 from edge_agent.eye_link import Alive, Link, LinkClosedError, packed
-from edge_agent.judging_process import main, rss_bytes
+from edge_agent.judging_process import main
 from edge_agent.mark import Mark
+from edge_agent.memory import rss_bytes
 from edge_agent.vocabulary import Verdict
 from models.task import Row
 

@@ -18,7 +18,7 @@ PACKAGES = ("edge_agent", "drivers", "models")
 # From the ground up. A module may import modules of its own floor and of any floor below.
 # `package.*` means everything in that package.
 FLOORS: list[tuple[str, ...]] = [
-    ("edge_agent", "edge_agent.clock", "edge_agent.errors", "edge_agent.whole"),
+    ("edge_agent", "edge_agent.clock", "edge_agent.errors", "edge_agent.memory", "edge_agent.whole"),
     ("edge_agent.vocabulary", "edge_agent.psychrometrics"),
     ("edge_agent.settings", "edge_agent.camera_settings", "edge_agent.document", "edge_agent.declarations"),
     ("edge_agent.contracts",),

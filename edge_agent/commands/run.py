@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import signal
@@ -23,6 +22,7 @@ from edge_agent.config import find, load, loads, stated_dir
 from edge_agent.control import ControlServer, socket_path
 from edge_agent.errors import ConfigError, EdgeAgentError
 from edge_agent.health import dump_stacks
+from edge_agent.memory import give_back
 from edge_agent.plan import Config
 from edge_agent.remote import Commands, control
 from edge_agent.whole import UNFINISHED, whole
@@ -91,12 +91,6 @@ def tidy(state_dir: Path) -> None:
     with contextlib.suppress(OSError):
         for file in state_dir.glob(f".*{UNFINISHED}"):
             file.unlink()
-
-
-def give_back() -> None:
-    """Memory that starting needed and running does not goes back to the machine: a megabyte or two."""
-    with contextlib.suppress(AttributeError):  # not every C library can
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 class Lock:

@@ -1,6 +1,6 @@
-"""What a process that judges gives back to the machine."""
+"""What a process gives back to the machine."""
 
-from edge_agent.judging_process import _untouched, be_thrifty, give_back, rss_bytes
+from edge_agent.memory import _untouched, be_thrifty, give_back, rss_bytes
 
 SMAPS = """\
 7f0000000000-7f0000001000 r-xp 00000000 08:01 1234       /usr/lib/libc.so.6
