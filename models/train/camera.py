@@ -90,6 +90,7 @@ def fit(images: Sequence[Pixels], show: Show, region: Region | None = None) -> F
     ``region``: width, height, left, top in pixels of these pictures: nothing else is judged. Raises ModelError where
     they cannot be told from anything.
     """
+    _check_region(region, *images[0].shape[1::-1])
     scene, doubts = describe(images)
     size = model_size(images[0].shape[1], images[0].shape[0])
     sees = Eye(size, SceneParameters.model_validate(scene))
@@ -227,6 +228,18 @@ def _cellwise(calm: Array) -> Array:
     around = np.lib.stride_tricks.sliding_window_view(wide, [2 * _SIGHT + 1] * 2).min(axis=(2, 3))
     counts: Array = around**_RESTLESS
     return counts
+
+
+def _check_region(region: Region | None, width: int, height: int) -> None:
+    """Somebody who names pixels that are not there means other pictures than these."""
+    if region is None:
+        return
+    wide, high, left, top = region
+    if left + wide > width or top + high > height:
+        raise ModelError(
+            f"the region {wide}x{high}+{left}+{top} reaches beyond the pictures, which are {width}x{height}",
+            hint="width x height + left + top, all of it inside the picture",
+        )
 
 
 def _inside(region: Region | None, image: Pixels, seen: Array, border: int) -> Array:

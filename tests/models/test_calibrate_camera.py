@@ -256,6 +256,8 @@ def test_a_region_is_all_that_is_judged(goods, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert main([*ask, "--roi", "100 by 100"]) == 2
     assert "640x480+100+50" in capsys.readouterr().err
+    assert main([*ask, "--roi", "100x192+200+1"]) != 0
+    assert "reaches beyond the pictures" in capsys.readouterr().err
 
 
 def test_a_place_that_changed_while_it_was_shown_counts_little(tmp_path):
