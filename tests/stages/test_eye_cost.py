@@ -33,5 +33,4 @@ def test_an_eye_with_a_network_stays_small(watch, tmp_path, variant):  # noqa: F
     status = Path(f"/proc/{eye.child()}/status").read_text()
     resident, own = (int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) * 1.024 / 1000 for name in ("VmRSS", "RssAnon"))
     assert own < LARGEST_OWN_MB
-    if variant == "int8-tflite":  # the one that the card prefers; how much of ONNX Runtime's file stays is the kernel's
-        assert resident < LARGEST_MB
+    assert resident < LARGEST_MB
