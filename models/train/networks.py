@@ -33,9 +33,7 @@ def _convolution(inside: int, outside: int, stride: int = 1, *, bounded: bool = 
 
 
 class _Residual(nn.Module):
-    def __init__(
-        self, inside: int, outside: int, stride: int = 1, dilation: int = 1, *, bounded: bool = False
-    ) -> None:
+    def __init__(self, inside: int, outside: int, stride: int = 1, dilation: int = 1, *, bounded: bool = False) -> None:
         super().__init__()
         self.activation = functional.relu6 if bounded else functional.relu
         self.one = nn.Conv2d(inside, outside, 3, stride, dilation, dilation, bias=False)
