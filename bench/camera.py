@@ -27,6 +27,7 @@ import sys
 import tarfile
 import time
 from collections import Counter, defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -73,37 +74,55 @@ def _spots():
 
 
 def bsdata():
-    """Each spot by itself, and all of them together."""
-    spots = _spots()
-    delays, false, good, refused, missed = [], 0, 0, 0, 0
-    for spot, paths in spots.items():
+    """Each spot by itself, and all of them together: by each frame, and by two in a row, as an alarm may wait."""
+    each, twice = Found(), Found()
+    for spot, paths in _spots().items():
         model, fit, seconds = calibrated([read(path) for path in paths[:SHOWN]])
         marked = [(path.parents[1] / "label" / f"{path.stem}.json").exists() for path in paths]
         onset = marked.index(True) if True in marked else len(paths)
         said = [model.judge(read(path)) for path in paths[SHOWN:]]
-        labels = [each.label for each in said]
-        before, after = labels[: onset - SHOWN], labels[onset - SHOWN :]
-        wrong, judged = before.count("defect"), len(before) - before.count("not-inspected")
-        delay = after.index("defect") if "defect" in after else None
-        false, good, refused = false + wrong, good + judged, refused + labels[: 57 - SHOWN].count("not-inspected")
-        if after and delay is None:
-            missed += 1
-        elif after:
-            delays.append(delay)
-        first = next((SHOWN + number for number, label in enumerate(before) if label == "defect"), None)
+        labels = [one.label for one in said]
+        bad = [label == "defect" for label in labels]
+        inspected = len(paths) - SHOWN - labels.count("not-inspected")
+        delay, wrong = each.count(bad, onset - SHOWN, inspected)
+        twice.count([one and other for one, other in pairwise([False, *bad])], onset - SHOWN, inspected)
+        first = next((SHOWN + number for number, is_bad in enumerate(bad[: onset - SHOWN]) if is_bad), None)
         print(
-            f"{spot}  onset {onset if after else 'none':>4}  delay {delay if after else '-'}"
-            f"  false {wrong} of {judged} (first at {first})  not inspected before 57:"
+            f"{spot}  onset {onset if onset < len(paths) else 'none':>4}  delay {'-' if delay is None else delay}"
+            f"  false {wrong} (first at {first})  not inspected before 57:"
             f" {labels[: 57 - SHOWN].count('not-inspected')}  left out {sorted(fit.outliers)}  {seconds:.1f} s",
             flush=True,
         )
         if os.environ.get("BENCH_SCORES"):
-            print([f"{each.score:.2f}" for each in said])
-    print(
-        f"onsets found {len(delays)} of {len(delays) + missed}; delay median {np.median(delays):g},"
-        f" worst {max(delays)}; false alarms {false} of {good} good frames, all before the 57th: {false / good:.1%};"
-        f" not inspected {refused} of {37 * len(spots)} before frame 57"
-    )
+            print([f"{one.score:.2f}" for one in said])
+    print(f"each frame: {each}")
+    print(f"two frames in a row: {twice}")
+
+
+class Found:
+    """Onsets and false alarms of several series."""
+
+    def __init__(self):
+        self.delays, self.missed, self.false, self.good = [], 0, 0, 0
+
+    def count(self, bad, onset, inspected):
+        """``bad``: of each frame of one series; returns the delay (None: never) and the false alarms."""
+        wrong = sum(bad[:onset])
+        delay = bad.index(True, onset) - onset if True in bad[onset:] else None
+        self.false += wrong
+        self.good += min(onset, inspected)
+        if delay is not None:
+            self.delays.append(delay)
+        elif onset < len(bad):
+            self.missed += 1
+        return delay, wrong
+
+    def __str__(self):
+        return (
+            f"onsets found {len(self.delays)} of {len(self.delays) + self.missed}; delay median"
+            f" {np.median(self.delays):g}, worst {max(self.delays)}; false alarms {self.false} of {self.good} good"
+            f" frames, {self.false / self.good:.1%}"
+        )
 
 
 def surfaces(count, seed):
