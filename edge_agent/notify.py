@@ -30,11 +30,6 @@ def watchdog() -> None:
     _send("WATCHDOG=1")
 
 
-def extend_timeout(seconds: float) -> None:
-    """Starting or stopping takes longer: allow ``seconds`` from now until it is done or this is called again."""
-    _send(f"EXTEND_TIMEOUT_USEC={max(0, int(seconds * 1e6))}")
-
-
 def watchdog_interval_s() -> float | None:
     """How often to call :func:`watchdog`: half of what systemd waits. None when it does not watch us."""
     try:
