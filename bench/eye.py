@@ -30,9 +30,9 @@ from edge_agent.deciding import opened
 from edge_agent.evidence import Keeper, Pencil
 from edge_agent.evidence_folder import EvidenceFolder
 from edge_agent.health import Health
-from edge_agent.judging_process import be_thrifty
 from edge_agent.looking import Eye
 from edge_agent.mark import Mark
+from edge_agent.memory import be_thrifty
 from edge_agent.roster import Asked
 from edge_agent.stages.eye import Eye as Parent
 from edge_agent.triggers import Occasion
