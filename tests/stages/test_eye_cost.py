@@ -13,7 +13,7 @@ from models.releases import SHIPPED
 from tests.stages.test_eye import watch  # noqa: F401 - a fixture
 
 LARGEST_MB = 130
-LARGEST_OWN_MB = 90  # without pages of files, of which Linux maps whole folios from 6.18 on, asked for or not
+LARGEST_OWN_MB = 90  # without pages of files
 
 
 @pytest.mark.parametrize("variant", ["int8-tflite", "int8-onnx"])
