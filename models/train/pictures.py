@@ -17,7 +17,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from math import cos, pi, sin
+from itertools import chain
+from math import cos, isfinite, pi, sin
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -168,7 +169,7 @@ def _labelme(path: Path, problems: list[Problem]) -> tuple[tuple[Region, ...], t
         data: Any = json.loads(path.read_bytes())
         regions = tuple(Region(str(shape["label"]), _points(shape)) for shape in data["shapes"])
         size = (int(data["imageWidth"]), int(data["imageHeight"])) if data.get("imageWidth") else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         problems.append(Problem(0, "", f"is no labelme file: {type(error).__name__}: {error}", str(path)))
         return (), None
     if size is not None:
@@ -181,8 +182,10 @@ def _labelme(path: Path, problems: list[Problem]) -> tuple[tuple[Region, ...], t
 
 
 def _points(shape: dict[str, Any]) -> Points:
-    """The outline of a labelme shape; raises ValueError for those without an area."""
+    """The outline of a labelme shape; raises ValueError for those without an area or a place."""
     points = tuple((float(x), float(y)) for x, y in shape["points"])
+    if not all(map(isfinite, chain(*points))):
+        raise ValueError("a point is nowhere: its place is no finite number")
     kind = shape.get("shape_type", "polygon")
     if kind == "rectangle":
         (left, top), (right, bottom) = points

@@ -24,6 +24,7 @@ DEFECT, IGNORED = 1, 2
 DARK: Final = 12
 """Grey levels; a picture below is almost black."""
 _MOST_PIXELS: Final = 64_000_000
+_MARKED: Final = 127  # of 255: what is brighter in a mask is the defect
 _SHAPES: Final = 1.6  # the widest difference in the ratio of the sides that stretching may hide
 
 
@@ -157,13 +158,25 @@ def _mask(sample: Sample, shape: tuple[int, int], size: tuple[int, int], decode:
         points = tuple((x * scale[0], y * scale[1]) for x, y in region.points)
         fill(mask, points, IGNORED if region.label == IGNORE else DEFECT)
     if sample.mask is not None:
-        drawn = decode(sample.mask.read_bytes(), _MOST_PIXELS)
-        if (drawn.shape[1], drawn.shape[0]) != shape:
-            raise ValueError(f"its mask is {drawn.shape[1]}x{drawn.shape[0]}, it is {shape[0]}x{shape[1]}")
+        drawn = _drawn(sample.mask, shape, decode)
         rows = (np.arange(size[1]) + 0.5) / scale[1]
         columns = (np.arange(size[0]) + 0.5) / scale[0]
-        mask[(drawn.max(axis=2) > 127)[np.ix_(rows.astype(int), columns.astype(int))]] = DEFECT
+        mask[drawn[np.ix_(rows.astype(int), columns.astype(int))]] = DEFECT
     return mask if mask.any() else None
+
+
+def _drawn(path: Path, shape: tuple[int, int], decode: Callable[..., Array]) -> Array:
+    """Where somebody drew a defect: height × width, bool. Raises ValueError with what is wrong with the mask."""
+    try:
+        mask = decode(path.read_bytes(), _MOST_PIXELS)
+    except (OSError, PictureError) as error:
+        raise ValueError(f"its mask {path} cannot be used: {error}") from error
+    if (mask.shape[1], mask.shape[0]) != shape:
+        raise ValueError(f"its mask is {mask.shape[1]}x{mask.shape[0]}, it is {shape[0]}x{shape[1]}")
+    found: Array = mask.max(axis=2) > _MARKED
+    if not found.any():
+        raise ValueError(f"its mask shows no defect: its brightest pixel is {mask.max()}, a defect is 255")
+    return found
 
 
 def fill(mask: Array, points: Points, value: int) -> None:

@@ -137,6 +137,36 @@ def test_a_label_of_another_size_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        '{"shapes": [{"label": "pit", "points": [[Infinity, 2], [3, 4], [5, 6]]}]}',
+        '{"shapes": [{"label": "pit", "points": [[NaN, 2], [3, 4], [5, 6]]}]}',
+        '{"shapes": [], "imageWidth": Infinity, "imageHeight": 32}',
+        "[" * 100_000,
+    ],
+)
+def test_a_label_that_is_nowhere_is_named(tmp_path, text):
+    """Places and sizes without end, and brackets without end, are mistakes of that file as any other is."""
+    jpeg(tmp_path / "a.jpg")
+    jpeg(tmp_path / "b.jpg", seed=1)
+    (tmp_path / "b.json").write_text(text)
+    said = mistakes(lambda: load(pictures.read(tmp_path), tmp_path))
+    assert len([each for each in said if "b.json: is no labelme file" in each]) == 1
+
+
+def test_a_mask_that_cannot_be_used_is_named(tmp_path):
+    """It is the mask that is broken, not its picture; one drawn with 0 and 1 instead of 255 shows nothing."""
+    jpeg(tmp_path / "train/good/000.jpg")
+    for k in range(2):
+        jpeg(tmp_path / f"test/hole/{k}.jpg", seed=2 + k)
+    png(tmp_path / "ground_truth/hole/0_mask.png", np.ones((32, 48), np.uint8))
+    (tmp_path / "ground_truth/hole/1_mask.png").write_text("no picture")
+    said = " ".join(mistakes(lambda: load(pictures.read(tmp_path), tmp_path)))
+    assert "hole/0.jpg: cannot be used: its mask shows no defect: its brightest pixel is 1" in said
+    assert "1_mask.png cannot be used: neither JPEG nor PNG" in said
+
+
+@pytest.mark.parametrize(
     ("counts", "words"),
     [
         ({"good": 3, "crack": 0}, "has no picture"),
