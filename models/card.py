@@ -51,6 +51,8 @@ def _sha256(text: str) -> str:
 
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
+Name = Annotated[str, AfterValidator(_name)]
+"""What a bundle may be called: it becomes the name of a folder and of files."""
 
 
 class PictureInput(Section):
@@ -158,7 +160,7 @@ class Data(Section):
 class Card(Section):
     """The whole card."""
 
-    name: Annotated[str, AfterValidator(_name)] = Field(description="The bundle.")
+    name: Name = Field(description="The bundle.")
     version: int = Field(
         ge=1, le=2**53, description="A whole number that grows: an older one never replaces a newer one."
     )

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -68,6 +68,7 @@ def register(app: typer.Typer) -> None:
         }  # fmt: skip
         named = {key: value for key, value in named.items() if value is not None}
         wanted = _recipe(recipe, named)
+        _check_epochs(epochs)
         command = _command(data, output, recipe, named | ({"epochs": epochs} if epochs is not None else {}))
         _check_place(output)
         with _scratch(output) as scratch, _stages(quiet=json_) as stage:
@@ -91,6 +92,11 @@ def _recipe(source: str | None, named: dict[str, Any]) -> Recipe:
     from models.train.recipe import Recipe, read_recipe, with_options  # noqa: PLC0415 - only who trains pays for it
 
     return with_options(read_recipe(source) if source else Recipe(), named)
+
+
+def _check_epochs(epochs: float | None) -> None:
+    if epochs is not None and not 0 < epochs < inf:
+        raise ConfigError([Problem(0, "--epochs", f"must be above 0, and come to an end; not {epochs:g}")])
 
 
 def _check_place(output: Path) -> None:

@@ -102,6 +102,8 @@ def _check_sides(prepared: Prepared, sides: dict[str, Any]) -> None:
             why = f"has no {kinds} pictures: more parts are needed, or other --groups, or another --seed"
             problems.append(Problem(0, name, why))
     if problems:
+        without = [prepared.samples[index].path for index in np.flatnonzero(prepared.truth < 0)]
+        problems += [Problem(0, "", "is left out: a copy has another label", str(path)) for path in without]
         raise ConfigError(problems)
 
 

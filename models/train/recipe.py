@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from edge_agent.document import parse, validate
 from edge_agent.errors import ConfigError, Problem
 from edge_agent.settings import Resolution, Section
-from models.card import Data, Number
+from models.card import Data, Name, Number
 
 Share = Annotated[float, Field(ge=0, le=1)]
 RECIPES: Final = Path(__file__).parent / "recipes"
@@ -26,7 +26,7 @@ def _of_eights(size: tuple[int, int]) -> tuple[int, int]:
 class Recipe(Section):
     """One training, completely: the same recipe, pictures and seed lead to the same model."""
 
-    name: str = Field(default="defects", description="The bundle.")
+    name: Name = Field(default="defects", description="The bundle.")
     version: int = Field(default=1, ge=1, description="Of the bundle; an older one never replaces a newer one.")
     description: str = Field(default="", max_length=2000, description="For a person, in a sentence.")
     task: Literal["auto", "locate", "classify"] = Field(
@@ -121,10 +121,14 @@ def with_options(recipe: Recipe, named: Mapping[str, Any]) -> Recipe:
         )
     except ValidationError as error:
         found = [
-            Problem(0, f"--{str(each['loc'][0]).replace('_', '-')}" if each["loc"] else "", each["msg"])
+            Problem(0, f"--{str(each['loc'][0]).replace('_', '-')}" if each["loc"] else "", _words(each["msg"]))
             for each in error.errors()
         ]
         raise ConfigError(found) from error
+
+
+def _words(message: str) -> str:
+    return message.removeprefix("Value error, ")
 
 
 def _text(size: tuple[int, int] | None) -> str | None:

@@ -85,6 +85,16 @@ def test_too_few_parts_are_found_before_learning(data, tmp_path, capsys, more):
     assert left(tmp_path) == ["data"]
 
 
+def test_too_few_parts_because_of_contradictions_are_explained(data, tmp_path, capsys):
+    """Every good picture is a crack as well: what was left out, and why, is said beside what is missing."""
+    for path in (data / "good").iterdir():
+        (data / "crack" / f"again-{path.name}").write_bytes(path.read_bytes())
+    assert main(["train", "defects", str(data), "-o", str(tmp_path / "b"), "--check"]) == 2
+    said = capsys.readouterr().err
+    assert "has no good pictures" in said
+    assert said.count("is left out: a copy has another label") == 24
+
+
 def test_almost_black_pictures_are_told(data, tmp_path, capsys):
     """They are kept as they are, since pixels are scaled as the card says; somebody may have left the cap on."""
     png(data / "good/cap.png", np.full((32, 48, 3), 3, np.uint8))
@@ -102,6 +112,10 @@ def test_almost_black_pictures_are_told(data, tmp_path, capsys):
         (["--good", "fine"], ("--good", "there is no fine; there is crack, good")),
         (["--recipe", "nowhere"], ("--recipe", "pitting, thermal-modules")),
         (["--task", "locate"], ("polygons or masks",)),
+        (["--name", "../mine"], ("--name", "'../mine' must be made of letters, digits, _ and -")),
+        (["--epochs", "nan"], ("--epochs: must be above 0",)),
+        (["--epochs", "inf"], ("--epochs: must be above 0",)),
+        (["--epochs", "-1"], ("--epochs: must be above 0",)),
     ],
 )
 def test_options_that_do_not_fit_are_named(data, tmp_path, capsys, options, words):
