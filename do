@@ -6,6 +6,7 @@
 #
 # and what developers do besides:
 #
+#   ./do prepare              what the tests need, without running them
 #   ./do pytest [ARGUMENTS]   the tests alone
 #   ./do pytest-tflite-runtime   the tests of models with the old TFLite runtime, on Python 3.11 and NumPy 1
 #   ./do pytest-train         those that train networks; the first time this fetches 2 GB
@@ -44,18 +45,23 @@ lint() {
     "$VENV/bin/mypy"
 }
 
-tests() {
+prepare() {
     .ci/apt-needs "${TEST_NEEDS[@]}"
     environment dev
+}
+
+tests() {
+    prepare
     local status=0 failed
-    "$VENV/bin/python" -m pytest "$@" || status=$?
+    local ask=("$VENV/bin/python" -m pytest -o cache_dir="$VENV/.pytest_cache")
+    "${ask[@]}" "$@" || status=$?
     if [ "$status" != 1 ] || [ -z "${CI:-}" ]; then return "$status"; fi
     # On a machine shared with others a real process may starve. Up to three are asked once more, by themselves, and stay
     # named in what is printed: one that passes now is unsteady and wants mending. More than three are no accident.
-    failed=$("$VENV/bin/python" -c 'import json; print(len(json.load(open(".pytest_cache/v/cache/lastfailed"))))')
+    failed=$("$VENV/bin/python" -c 'import json; print(len(json.load(open("'"$VENV"'/.pytest_cache/v/cache/lastfailed"))))')
     if [ "$failed" -gt 3 ]; then return 1; fi
     echo "=== once more, by themselves: the $failed that failed"
-    "$VENV/bin/python" -m pytest --last-failed
+    "${ask[@]}" --last-failed
 }
 
 # Where both runtimes are installed the successor is asked, so it goes. Nobody trains there.
@@ -80,6 +86,7 @@ case $command in
         ./do pytest "$@" || failed=1
         exit "$failed"
         ;;
+    prepare) prepare ;;
     pytest) tests "$@" ;;
     pytest-train) VENV=$VENV-train; environment train,dev; exec "$VENV/bin/python" -m pytest tests/models/test_train_*.py "$@" ;;
     pytest-tflite-runtime) tflite_runtime_tests "$@" ;;
