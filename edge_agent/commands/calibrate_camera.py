@@ -69,6 +69,7 @@ def register(app: typer.Typer) -> None:
         clock = SystemClock()
         region = _region(roi)
         logs.configure(clock, level="critical")  # what is wrong is said here, in words
+        _check_name(bundle)
         state = state_of(config)
         plan, chosen = _camera(config, name, is_needed=state is not None and bundle_dir is None)
         called = bundle or (_bundle_of(plan, chosen) if plan and chosen else NAME)
@@ -166,6 +167,16 @@ def _region(text: str | None) -> tuple[int, int, int, int] | None:
         raise typer.BadParameter(f"{text!r} must look like 640x480+100+50 (width x height + left + top)") from error
 
 
+def _check_name(name: str | None) -> None:
+    """Before anybody shows parts to a camera."""
+    from models.card import Name  # noqa: PLC0415 - only who makes a bundle pays for it
+
+    try:
+        TypeAdapter(Name | None).validate_python(name)
+    except ValidationError as error:
+        raise typer.BadParameter(f"--name must be made of letters, digits, _ and -; not {name!r}") from error
+
+
 def _learn(
     pictures: Shown, region: Region | None, name: str, state: Path | None, source: str, *, quiet: bool
 ) -> tuple[Fit, Made]:
@@ -176,7 +187,11 @@ def _learn(
         if not quiet and sys.stderr.isatty():
             sys.stderr.write(f"\r{stage} {done + 1} of {of}   ")
 
-    fit = camera.fit(pictures.images, show, region)
+    try:
+        fit = camera.fit(pictures.images, show, region)
+    finally:
+        if not quiet and sys.stderr.isatty():
+            sys.stderr.write("\r\x1b[K")  # what comes next begins a line
     version = library(state).next_version(name) if state else 1
     folder = key_folder(state)
     try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from edge_agent import catalogue
 from edge_agent.errors import ConfigError, PictureError, Problem
+from models.golden import LARGEST_BYTES
 from models.preprocess import grey
 from models.train.camera import FEWEST, MOST
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 ENDINGS: Final = (".jpg", ".jpeg", ".png")
 _MOST_PIXELS: Final = 40_000_000
 _LARGEST: Final = 64 << 20  # bytes of one file
+_LARGEST_SHOWN: Final = LARGEST_BYTES // 2 - 4096  # the bundle keeps two pictures of this size, and says what they are
 _LEAST_SIDE: Final = 64  # pixels
 _DARK: Final = 12  # grey levels
 _GREY: Final = 3.0  # levels between the channels of a picture without colour
@@ -42,8 +44,10 @@ def read(folder: Path, region: tuple[int, int, int, int] | None = None, most: in
     images, names = [], []
     for path in paths[:most]:
         try:
-            data = path.read_bytes() if path.stat().st_size <= _LARGEST else b""
-            images.append(catalogue.load(catalogue.PICTURES, "decode")(data, _MOST_PIXELS))
+            if path.stat().st_size > _LARGEST:
+                problems.append(Problem(0, path.name, f"is larger than {_LARGEST >> 20} MiB"))
+                continue
+            images.append(catalogue.load(catalogue.PICTURES, "decode")(path.read_bytes(), _MOST_PIXELS))
             names.append(path.name)
         except PictureError as error:
             problems.append(Problem(0, path.name, f"is no picture that can be used: {error.reason}, {error}"))
@@ -80,6 +84,9 @@ def checked(
         if cut is None:
             found.append(Problem(0, name, "is smaller than the region"))
             continue
+        if cut.nbytes > _LARGEST_SHOWN:
+            most = _LARGEST_SHOWN // 3_000_000
+            found.append(Problem(0, name, f"is {cut.shape[1]}x{cut.shape[0]}: take at most {most} megapixels"))
         kept.append(cut)
         kept_names.append(name)
     if len(kept) < FEWEST:

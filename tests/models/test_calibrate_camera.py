@@ -166,6 +166,41 @@ def test_a_folder_that_is_none_is_a_usage_error(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_too_large_is_named_before_anybody_learns(goods, tmp_path, monkeypatch, capsys):
+    """More pixels than a bundle can keep, and more bytes than a picture has: by name, with what would do."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "good", {**goods, "photo.jpg": np.zeros((3000, 4000, 3), np.uint8)})
+    with (tmp_path / "good/film.png").open("wb") as file:
+        file.truncate((64 << 20) + 1)
+    assert main(["calibrate", "camera", "--good-dir", "good", "--bundle-dir", "out"]) == 2
+    said = capsys.readouterr().err
+    assert "film.png: is larger than 64 MiB" in said
+    assert "photo.jpg: is 4000x3000: take at most 11 megapixels" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_name_that_no_bundle_may_have_is_a_usage_error(goods, tmp_path, monkeypatch, capsys):
+    """Before anybody learns, and without a word of cards."""
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "good", goods)
+    assert main(["calibrate", "camera", "--good-dir", "good", "--bundle-dir", "out", "--name", "../mine"]) == 2
+    assert "--name must be made of letters, digits, _ and -; not '../mine'" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["good"]
+
+
+def test_at_a_terminal_the_progress_leaves_no_rest_of_a_line(goods, tmp_path, monkeypatch, capsys):
+    """What came out stands on lines of its own."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "good", goods)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert main(["calibrate", "camera", "--good-dir", "good", "--bundle-dir", "out"]) == 0
+    said = capsys.readouterr().err
+    assert "\rlearn 1 of 1" in said
+    assert said.rpartition("learn 1 of 1")[2].strip(" ") == "\r\x1b[K"
+
+
 def test_what_so_few_parts_can_promise():
     """None of 20 beyond the limit: at most 13.9 % of all with 95 % confidence (Clopper and Pearson); of 299, 1 %."""
     assert false_rejects_at_most(20) == pytest.approx(0.1391, abs=1e-4)
