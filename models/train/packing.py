@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from edge_agent import catalogue
+from edge_agent.errors import EdgeAgentError
 from models import bundle, golden, judge
 from models.bundle import Bundle
 from models.card import PictureInput
@@ -98,16 +99,25 @@ def finish(made: Made, command: str, *, small: bool = True) -> Bundle:
         (threshold.samples or 0) if threshold else 0,
         numbers,
     )
-    made.golden = _golden(made, drafted)
+    made.golden = golden_samples(made, drafted)
     return drafted
 
 
-def _golden(made: Made, drafted: Bundle) -> bytes:
-    """The clearest good and bad pictures that were never seen, made smaller until they are small enough to ship."""
+def golden_samples(made: Made, drafted: Bundle) -> bytes:
+    """The clearest good and bad pictures that were never seen, made smaller until they are small enough to ship.
+
+    Raises EdgeAgentError where none is clear.
+    """
     scores, bad = made.result.said.scores, made.result.bad
     order = np.argsort(scores)
     right = order[(scores[order] >= made.result.threshold) == bad[order]]
     clear = np.concatenate([right[: _GOLDEN // 2], right[-(_GOLDEN // 2) :]])
+    threshold = made.result.threshold
+    if not (np.abs(scores[clear] - threshold) > golden.CLOSE * abs(threshold)).any():
+        raise EdgeAgentError(
+            "it did not learn to tell good from bad: no picture that it never saw is clearly one or the other",
+            hint="train longer (--epochs), or on more parts",
+        )
     pictures_ = [examine.picture(made.prepared.pixels, int(made.result.chosen[each])) for each in clear]
     resize = catalogue.load(catalogue.PICTURES, "resize")
     width, height = drafted.card.input.size if isinstance(drafted.card.input, PictureInput) else (0, 0)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.train import metrics, report
+from edge_agent.errors import EdgeAgentError
+from models.train import metrics, packing, report
 from models.train.examine import Parity, Result, Said
 from models.train.pictures import Sample
 from models.train.pixels import Pixels
@@ -130,3 +132,14 @@ def test_the_worst_mistakes_come_first():
     assert off == sorted(off, reverse=True)
     assert all((found.said.scores[k] >= 0.5) != found.bad[k] for k in order)
     assert len(re.findall("<figure><img", page())) == len(order)
+
+
+@pytest.mark.parametrize("scores", [[0.5, 0.5, 0.5, 0.5], [0.9, 0.9, 0.1, 0.1]])
+def test_a_model_that_tells_nothing_apart_becomes_no_bundle(scores):
+    """All its scores on the threshold, or every one on the wrong side: that is what people are told."""
+    good, bad = [False, False], [True, True]
+    said = Said(np.array(scores), np.zeros(4, int))
+    result = Result(np.arange(4), said, np.array([0, 0, 1, 1]), np.array([*good, *bad]), ("good", "pit"), 0.5)
+    made = SimpleNamespace(result=result, parity=Parity(1.0, 1.0, 1.0, 1.0, 4), extra={})
+    with pytest.raises(EdgeAgentError, match="did not learn to tell good from bad"):
+        packing.golden_samples(made, made)
