@@ -76,12 +76,14 @@ def register(app: typer.Typer) -> None:
 
 def _pictures(state_dir: Path, folder: Path, times: tuple[int, int], cameras: Collection[str], *, as_json: bool) -> int:
     """Exit code 1: there is not enough to train with yet."""
-    from edge_agent import training_set  # noqa: PLC0415 - only who has cameras pays for it
+    from edge_agent import relabelling, training_set  # noqa: PLC0415 - only who has cameras pays for it
 
     gathered = training_set.gather(state_dir, *times, cameras)
     if not gathered.examples:
+        kept = sorted({each.kept.camera for each in relabelling.pictures(state_dir)})
+        there_is = f"pictures are kept of {', '.join(kept)}" if kept else "none is kept"
         why = ", ".join(f"{count} {reason}" for reason, count in gathered.left_out.items())
-        raise EdgeAgentError("there is no picture with a label for that", hint=why or "none is kept")
+        raise EdgeAgentError("there is no picture with a label for that", hint=why or there_is)
     training_set.write(gathered, folder)
     classes, corrected = gathered.classes(), sum(example.is_corrected for example in gathered.examples)
     parts = len({example.group for example in gathered.examples})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ import typer
 from edge_agent.clock import iso
 from edge_agent.commands.options import ConfigFile, Json, ask, columns, plain, print_json, screen, state_dir, who
 from edge_agent.errors import EdgeAgentError
+from edge_agent.vocabulary import nearest
 
 
 def register(alarms: typer.Typer) -> None:
@@ -23,7 +25,11 @@ def register(alarms: typer.Typer) -> None:
         json_: Json = False,
     ) -> int:
         """The pictures that were kept: what was said of them, and by whom. The daemon may run or not."""
-        rows = _pictures(config, camera, waits=uncertain)[-last:]
+        kept = _pictures(config)
+        rows = [row for row in kept if camera in (None, row["camera"])]
+        if uncertain:
+            rows = [row for row in rows if row["uncertain"] and row["corrected"] is None]
+        rows = rows[-last:]
         if json_:
             print_json({"pictures": rows})
             return 0
@@ -33,7 +39,7 @@ def register(alarms: typer.Typer) -> None:
             score = "" if row["score"] is None else f"{row['score']:.2f} of {row['threshold']:.2f}"
             cells = (row["id"], row["taken"], said, score, row["decided_by"], row["corrected"] or "", row["file"])
             table.add_row(*map(plain, cells))
-        screen().print(table if rows else "no picture is kept")
+        screen().print(table if rows else plain(_none(camera, {row["camera"] for row in kept}, waits=uncertain)))
         return 0
 
     @alarms.command(epilog="Example: edge-agent alarms correct outfeed good")
@@ -52,7 +58,13 @@ def register(alarms: typer.Typer) -> None:
         return 0
 
 
-def _pictures(config: Path | None, camera: str | None, *, waits: bool) -> list[dict[str, Any]]:
+def _none(camera: str | None, known: Collection[str], *, waits: bool) -> str:
+    """That there is none, of what was asked for."""
+    close = nearest(camera, known) if camera is not None and camera not in known else ""
+    return f"no picture{f' of {camera}' if camera else ''} {'waits for a label' if waits else 'is kept'}{close}"
+
+
+def _pictures(config: Path | None) -> list[dict[str, Any]]:
     """What was kept of what was taken, oldest first. Raises EdgeAgentError."""
     from edge_agent import relabelling  # noqa: PLC0415 - only who has cameras pays for it
 
@@ -62,9 +74,7 @@ def _pictures(config: Path | None, camera: str | None, *, waits: bool) -> list[d
         found = sorted((each for each in relabelling.pictures(folder)), key=lambda each: each.kept.at_ms)
     except OSError as error:
         raise EdgeAgentError(f"the pictures cannot be read: {error.strerror}", hint=str(error.filename)) from error
-    rows = [
+    return [
         {**asdict(kept), "taken": iso(kept.at_ms), "corrected": said.get(kept.id), "file": str(path)}
         for kept, path in found
-        if camera is None or kept.camera == camera
     ]
-    return [row for row in rows if not waits or (row["uncertain"] and row["corrected"] is None)]

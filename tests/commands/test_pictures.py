@@ -98,3 +98,22 @@ def test_without_a_picture_there_is_nothing_to_say(place):
     assert done.returncode == 3
     assert "no picture with a label" in done.stderr
     assert not (place.folder / "out").exists()
+
+
+def test_a_camera_of_which_no_picture_is_kept_is_named(place):
+    """There are pictures, of others: a name with a mistake in it must not look as if there were none at all."""
+    place.config.write_text(CAMERA)
+    folder = place.folder / "state" / "evidence" / "outfeed"
+    folder.mkdir(parents=True)
+    (folder / "outfeed-20261120T055102317Z-1a2b3c4d.jpg").write_bytes(b"a picture")
+    assert (
+        "no picture of outfed is kept — did you mean 'outfeed'?"
+        in place.call("alarms", "pictures", "--camera", "outfed").stdout
+    )
+    assert (
+        "no picture of outfeed waits for a label\n"
+        in place.call("alarms", "pictures", "--camera", "outfeed", "--uncertain").stdout
+    )
+    refused = place.call("export", "--evidence", "out", "--camera", "outfed")
+    assert refused.returncode == 3
+    assert "there is no picture with a label for that (pictures are kept of outfeed)" in refused.stderr
