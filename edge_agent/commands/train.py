@@ -78,7 +78,7 @@ def register(app: typer.Typer) -> None:
             _check_extra()
             made, files = _make(prepared, stage, command, _key_folder(config), small=not fp32)
             page = _page(made)
-            report = output.with_name(f"{output.stem}.html")
+            report = _report(output)
             _write(output, files)
             with whole_file(report) as file:
                 file.write(page)
@@ -100,10 +100,17 @@ def _check_epochs(epochs: float | None) -> None:
 
 
 def _check_place(output: Path) -> None:
-    if output.exists():
-        raise ConfigError([Problem(0, "--output", f"{output} is there already")])
+    there = [
+        Problem(0, "--output", f"{place} is there already") for place in (output, _report(output)) if place.exists()
+    ]
+    if there:
+        raise ConfigError(there)
     if not output.absolute().parent.is_dir():
         raise ConfigError([Problem(0, "--output", f"there is no folder {output.absolute().parent}")])
+
+
+def _report(output: Path) -> Path:
+    return output.with_name(f"{output.stem}.html")
 
 
 def _check_extra() -> None:

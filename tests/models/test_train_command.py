@@ -135,6 +135,14 @@ def test_nothing_is_written_over(data, tmp_path, capsys):
     assert (tmp_path / "b.zip").read_text() == "mine"
 
 
+def test_a_page_that_is_there_stays(data, tmp_path, capsys):
+    """The report has a name that nobody typed: whose page it is, nobody knows."""
+    (tmp_path / "b.html").write_text("mine")
+    assert main(["train", "defects", str(data), "-o", str(tmp_path / "b.zip")]) == 2
+    assert "b.html is there already" in capsys.readouterr().err
+    assert left(tmp_path) == ["b.html", "data"]
+
+
 def test_labels_without_pictures_are_refused(tmp_path, capsys):
     """A polygon whose picture is gone."""
     data = tmp_path / "data"
