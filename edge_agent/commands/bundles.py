@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -96,10 +97,16 @@ def check_place(target: Path | None, state: Path | None) -> None:
             raise EdgeAgentError("there is no config here to install it for", hint="write it with --bundle-dir")
         with library(state).changing():
             return
+    target = target.absolute()
+    home = next((each for each in target.parents if each.exists()), target)
+    if not home.is_dir():
+        raise EdgeAgentError(f"cannot write {target}: {home} is no folder")
+    if not os.access(home, os.W_OK | os.X_OK):
+        raise EdgeAgentError(f"cannot write {target}: not allowed in {home}")
     if not target.exists():
         return
     if not target.is_dir() or not ((target / CARD).is_file() or not any(target.iterdir())):
-        raise typer.BadParameter(f"{target.absolute()} is there already, and is no bundle")
+        raise typer.BadParameter(f"{target} is there already, and is no bundle")
 
 
 def write_bundle(files: dict[str, bytes], target: Path) -> str:

@@ -166,6 +166,17 @@ def test_a_folder_that_is_none_is_a_usage_error(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_place_that_cannot_be_is_told_before_anybody_looks(tmp_path, monkeypatch, capsys):
+    """Below a file there is no room for a bundle: said before pictures are read, or taken one by one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "good").mkdir()
+    (tmp_path / "notes").write_text("mine")
+    assert main(["calibrate", "camera", "--good-dir", "good", "--bundle-dir", "notes/new/out"]) == 3
+    assert f"cannot write {tmp_path}/notes/new/out: {tmp_path}/notes is no folder" in capsys.readouterr().err
+    assert main(["calibrate", "camera", "--good-dir", "good", "--bundle-dir", "/"]) == 2
+    assert "is there already, and is no bundle" in capsys.readouterr().err
+
+
 def test_what_is_too_large_is_named_before_anybody_learns(goods, tmp_path, monkeypatch, capsys):
     """More pixels than a bundle can keep, and more bytes than a picture has: by name, with what would do."""
     monkeypatch.setenv("HOME", str(tmp_path))
