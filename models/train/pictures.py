@@ -13,6 +13,7 @@ Everything that is wrong is collected: whoever labels wants to mend it in one go
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -114,7 +115,9 @@ def _folders(folder: Path, part: Callable[[Path], str], problems: list[Problem])
     samples = []
     for each in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
         pictures = _pictures(sorted(each.rglob("*")))
-        if not pictures:
+        if not os.access(each, os.R_OK | os.X_OK):
+            problems.append(Problem(0, "", "the class cannot be read: not allowed", str(each)))
+        elif not pictures:
             problems.append(Problem(0, "", "the class has no picture (JPEG or PNG)", str(each)))
         samples += [Sample(path, each.name, part(path)) for path in pictures]
     problems += [Problem(0, "", "has no class: put it into a folder", str(p)) for p in _pictures(folder.iterdir())]

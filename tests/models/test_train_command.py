@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -133,6 +136,18 @@ def test_nothing_is_written_over(data, tmp_path, capsys):
     assert main(["train", "defects", str(data), "-o", str(tmp_path / "b.zip")]) == 2
     assert "is there already" in capsys.readouterr().err
     assert (tmp_path / "b.zip").read_text() == "mine"
+
+
+def test_a_class_that_may_not_be_read_is_not_called_empty(data, tmp_path):
+    """Somebody else's folder: the mistake is its permissions, not its pictures."""
+    (data / "dent").mkdir(mode=0)
+    rights = "-dac_override,-dac_read_search"
+    as_anybody = ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}"] if os.geteuid() == 0 else []
+    train = [sys.executable, "-m", "edge_agent", "train", "defects", str(data), "-o", str(tmp_path / "b"), "--check"]
+    done = subprocess.run([*as_anybody, *train], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2
+    assert f"{data}/dent: the class cannot be read: not allowed" in done.stderr
+    assert "no picture" not in done.stderr
 
 
 def test_a_page_that_is_there_stays(data, tmp_path, capsys):
