@@ -42,7 +42,7 @@ LEAST_WHITE: Final = 0.08  # of the pixels
 MOST_GAIN: Final = 1.4  # of a channel, that is always undone
 _SPREADS: Final = 4.0
 _MOST: Final = 0.5  # of the cells
-_LEAST_LIKE: Final = 0.1  # of a full correlation: below it nothing can be told of where a picture lies
+_ALIKE: Final = 0.5  # of a full correlation: parts that lie alike have 0.9, others 0.1 to 0.4
 _LARGEST: Final = 1 << 20  # pixels
 _WHITE: Final = 250  # grey levels
 
@@ -188,11 +188,11 @@ def _place(seen: Array, middle: Pixels) -> tuple[dict[str, float | None], list[s
     found = np.array([shift(reference, spectrum(picture)) for picture in seen])
     far = np.abs(found[:, :2]).max(axis=1) / WIDTH
     sure = float(np.quantile(found[:, 2], 0.1))
-    if sure < _LEAST_LIKE or far.max() > 2 * LEAST_SHIFT:
+    if sure < _ALIKE or far.max() > 2 * LEAST_SHIFT:
         return {"shift": None}, ["the pictures have too little in common to notice later that the camera moved"]
     return {
         "shift": round(max(LEAST_SHIFT, 2.0 * float(far.max())), 4),
-        "like": round(max(_LEAST_LIKE, sure / 3), 4),
+        "like": round(sure / 3, 4),
     }, []
 
 

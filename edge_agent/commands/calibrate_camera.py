@@ -230,7 +230,7 @@ def _say(
         "left_out": left_out,
         "beyond": fit.beyond,
         "doubts": doubts,
-        "false_rejects_at_most": round(fit.false_rejects, 4),
+        "false_rejects_at_most": round(fit.false_rejects, 4) if fit.false_rejects is not None else None,
         "confidence": card.threshold.confidence if card.threshold else None,
         "scores": {name: round(float(score), 4) for name, score in zip(names, fit.scores, strict=True)},
         "seconds": round(seconds, 2),
@@ -247,10 +247,15 @@ def _say(
         console.print(f"[yellow]look: {plain(doubt)}[/]")
     if light is not None:
         _say_light(light)
+    promise = ""
+    if fit.false_rejects is not None:
+        promise = (
+            f" With 95 % confidence at most {fit.false_rejects:.0%} of good parts are;\n"
+            "to promise 1 % somebody would have to show about 300."
+        )
     print(
         f"{count} good parts in {seconds:.1f} s. {fit.beyond or 'None'} of them was beyond the limit when judged by the"
-        f" others, so with 95 % confidence at most {fit.false_rejects:.0%} of good parts are;\n"
-        f"to promise 1 % somebody would have to show about 300. One judgement takes"
+        f" others.{promise} One judgement takes"
         f" {float(card.metrics['multiplications']) / 1e6:.0f} million multiplications."
     )
     console.print(f"[bold]{plain(kept)}[/]")

@@ -53,6 +53,10 @@ _SAME: Final = 0.002  # of the light: less than any sensor's noise
 _FLAT: Final = 1e-3  # for channels that see nothing here
 _FAR: Final = 3.0  # times as far as the farthest that counts: is it a good part?
 _FEW: Final = 0.1  # of the parts may be no good ones
+_LIE_DIFFERENTLY: Final = (
+    "the parts lie differently each time, so nobody can tell from them how many others will be refused: lay them alike;"
+    f" or show more, at most {MOST}: the more, the fewer"
+)
 
 Region = tuple[int, int, int, int]
 Show = Callable[[str, int, int], None]
@@ -63,7 +67,7 @@ class Fit(NamedTuple):
     """See the head of this file. ``scores``: of each part against the others, as a share of the limit.
 
     ``outliers``: indices of parts left out; ``beyond``: how many others are beyond the limit. ``false_rejects``: of all
-    good parts at most, with ``CONFIDENCE``.
+    good parts at most, with ``CONFIDENCE``; None where parts lie differently each time: few tell little of others then.
     """
 
     size: tuple[int, int]
@@ -74,7 +78,7 @@ class Fit(NamedTuple):
     outliers: list[int]
     beyond: int
     doubts: list[str]
-    false_rejects: float
+    false_rejects: float | None
 
 
 def model_size(width: int, height: int) -> tuple[int, int]:
@@ -111,6 +115,9 @@ def fit(images: Sequence[Pixels], show: Show, region: Region | None = None) -> F
         memory, far[kept] = remember(features[kept], coarse * _cellwise(calm))
     scores = np.maximum(far / memory.limit, outside / band.limit)
     beyond = int((np.delete(scores, outliers) >= 1).sum())
+    if scene["shift"] is None:
+        doubts.append(_LIE_DIFFERENTLY)
+        return Fit(size, scene, memory, band, scores, outliers, beyond, doubts, None)
     at_most = false_rejects_at_most(len(images) - len(outliers), beyond)
     return Fit(size, scene, memory, band, scores, outliers, beyond, doubts, at_most)
 

@@ -61,9 +61,10 @@ def _card(fit: Fit, count: int, name: str, version: int, source: str, file: str)
         "outputs": {"name": SUSPICION, "activation": "sigmoid"},
         "threshold": {
             "value": THRESHOLD,
-            "set_for": f"false rejects: {fit.beyond} of {kept} good parts; at most {fit.false_rejects:.1%} of all",
+            "set_for": f"false rejects: {fit.beyond} of {kept} good parts"
+            + (f"; at most {fit.false_rejects:.1%} of all" if fit.false_rejects is not None else ""),
             "samples": kept,
-            "confidence": CONFIDENCE,
+            **({"confidence": CONFIDENCE} if fit.false_rejects is not None else {}),
         },
         "parameters": {"heat": HEAT, "scene": fit.scene},
         "files": [{"name": file, "format": "onnx", "precision": "int8"}],

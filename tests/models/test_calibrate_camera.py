@@ -346,6 +346,20 @@ def test_different_parts_are_not_doubted():
     assert camera.fit([part(number) for number in range(10)], lambda *_: None).doubts == []
 
 
+def test_nothing_is_promised_of_parts_that_lie_differently(tmp_path, monkeypatch, capsys):
+    """Each has odd places of its own, so parts that were shown tell little of what others will be refused."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "good", {f"{n:02}.jpg": np.roll(part(n), (17 * n, 29 * n), axis=(0, 1)) for n in range(12)})
+    ask = ["calibrate", "camera", "--good-dir", "good", "--bundle-dir"]
+    assert main([*ask, "out", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["false_rejects_at_most"], said["confidence"]) == (None, None)
+    assert any("lie differently each time" in doubt for doubt in said["doubts"])
+    assert main([*ask, "again"]) == 0
+    assert "95 %" not in capsys.readouterr().out
+
+
 def test_what_a_judgement_costs_is_said(calibrated):
     """Multiplications, counted by hand for the first convolution: 27 for each of 16 × 96 × 128 numbers."""
     first = 27 * 16 * 96 * 128
