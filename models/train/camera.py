@@ -115,10 +115,11 @@ def fit(images: Sequence[Pixels], show: Show, region: Region | None = None) -> F
         memory, far[kept] = remember(features[kept], coarse * _cellwise(calm))
     scores = np.maximum(far / memory.limit, outside / band.limit)
     beyond = int((np.delete(scores, outliers) >= 1).sum())
+    at_most = None
     if scene["shift"] is None:
         doubts.append(_LIE_DIFFERENTLY)
-        return Fit(size, scene, memory, band, scores, outliers, beyond, doubts, None)
-    at_most = false_rejects_at_most(len(images) - len(outliers), beyond)
+    else:
+        at_most = false_rejects_at_most(len(images) - len(outliers), beyond)
     return Fit(size, scene, memory, band, scores, outliers, beyond, doubts, at_most)
 
 
