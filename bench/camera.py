@@ -83,7 +83,7 @@ def bsdata():
         said = [model.judge(read(path)) for path in paths[SHOWN:]]
         labels = [one.label for one in said]
         bad = [label == "defect" for label in labels]
-        inspected = len(paths) - SHOWN - labels.count("not-inspected")
+        inspected = [label != "not-inspected" for label in labels]
         delay, wrong = each.count(bad, onset - SHOWN, inspected)
         twice.count([one and other for one, other in pairwise([False, *bad])], onset - SHOWN, inspected)
         first = next((SHOWN + number for number, is_bad in enumerate(bad[: onset - SHOWN]) if is_bad), None)
@@ -106,11 +106,11 @@ class Found:
         self.delays, self.missed, self.false, self.good = [], 0, 0, 0
 
     def count(self, bad, onset, inspected):
-        """``bad``: of each frame of one series; returns the delay (None: never) and the false alarms."""
+        """``bad``, ``inspected``: of each frame of one series. Returns the delay (None: never) and the false alarms."""
         wrong = sum(bad[:onset])
         delay = bad.index(True, onset) - onset if True in bad[onset:] else None
         self.false += wrong
-        self.good += min(onset, inspected)
+        self.good += sum(inspected[:onset])
         if delay is not None:
             self.delays.append(delay)
         elif onset < len(bad):
