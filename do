@@ -58,7 +58,7 @@ tests() {
     if [ "$status" != 1 ] || [ -z "${CI:-}" ]; then return "$status"; fi
     # On a machine shared with others a real process may starve. Up to three are asked once more, by themselves, and stay
     # named in what is printed: one that passes now is unsteady and wants mending. More than three are no accident.
-    failed=$("$VENV/bin/python" -c 'import json; print(len(json.load(open("'"$VENV"'/.pytest_cache/v/cache/lastfailed"))))')
+    failed=$("$VENV/bin/python" -c 'import json; print(len(json.load(open(0))))' <"$VENV/.pytest_cache/v/cache/lastfailed")
     if [ "$failed" -gt 3 ]; then return 1; fi
     echo "=== once more, by themselves: the $failed that failed"
     "${ask[@]}" --last-failed
